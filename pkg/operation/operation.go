@@ -1,0 +1,117 @@
+// Package operation holds what an operation is: its kinds and parameters, its
+// states, its plan, its tasks, their evidence and the report that ends it. The
+// package is pure: no I/O, no clock, no messaging. Every other room speaks in
+// its types.
+package operation
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Operation is the record of one operation: the truth about it. It is stored
+// as JSON under the operation's id and changed only by compare-and-set.
+type Operation struct {
+	// ID is a UUIDv7, so ids sort by creation.
+	ID   string `json:"id"`
+	Kind Kind   `json:"kind"`
+	// Scope names what the operation holds exclusively, for example "circle/0".
+	// It is empty for a dry run and for operations that only read.
+	Scope []string `json:"scope"`
+	State State    `json:"state"`
+	// PausedIn is the state a paused operation returns to; empty otherwise.
+	PausedIn   State       `json:"paused_in,omitempty"`
+	Conditions []Condition `json:"conditions"`
+	DryRun     bool        `json:"dry_run"`
+	// Hold stops the operation after planning until it is approved.
+	Hold bool `json:"hold,omitempty"`
+	// Parameters is the kind's parameter object. Credentials in it are sealed
+	// before the record is stored; Public removes even those.
+	Parameters  json.RawMessage `json:"parameters"`
+	Limits      Limits          `json:"limits"`
+	Reason      string          `json:"reason"`
+	RequestedBy string          `json:"requested_by"`
+	CreatedAt   time.Time       `json:"created_at"`
+	StartedAt   *time.Time      `json:"started_at"`
+	FinishedAt  *time.Time      `json:"finished_at"`
+	// Epoch is the topology epoch the operation is pinned to.
+	Epoch uint64 `json:"epoch"`
+	// Attempt counts the runs of the operation; a retry adds one.
+	Attempt int `json:"attempt"`
+	// Round counts the copy rounds: 1, and 2 when slices that did not verify
+	// are copied once more.
+	Round    int       `json:"round"`
+	Progress Progress  `json:"progress"`
+	Waits    []Wait    `json:"waits"`
+	Error    *Error    `json:"error"`
+	Result   *Result   `json:"result"`
+	Plan     *PlanRef  `json:"plan,omitempty"`
+	Report   *Document `json:"report,omitempty"`
+	// Locks are the sequences of the operation's messages in the command
+	// stream (its command and its scopes); releasing deletes exactly these.
+	Locks []uint64 `json:"locks,omitempty"`
+}
+
+// Condition is something true beside the state, such as "stalled".
+type Condition struct {
+	Type   string    `json:"type"`
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
+}
+
+// Limits bound what an operation may take from the backends; nil means none.
+type Limits struct {
+	PointsPerSecond *int64 `json:"points_per_second,omitempty"`
+	BytesPerSecond  *int64 `json:"bytes_per_second,omitempty"`
+	SlotsPerBackend *int   `json:"slots_per_backend,omitempty"`
+}
+
+// Error says why an operation or a task failed. Detail is meant for a person
+// and names the remedy where there is one; Code is for programs.
+type Error struct {
+	Code   string `json:"code"`
+	Detail string `json:"detail"`
+	TaskID string `json:"task_id,omitempty"`
+}
+
+// Error lets a task handler return it as an error.
+func (e *Error) Error() string { return e.Code + ": " + e.Detail }
+
+// Result is what a successful operation wants to say beyond its report, for
+// example why there was nothing to do.
+type Result struct {
+	Note string `json:"note"`
+}
+
+// Document refers to bytes in the object store.
+type Document struct {
+	Object string `json:"object"`
+	SHA256 string `json:"sha256"`
+	Bytes  int64  `json:"bytes"`
+}
+
+// Wait says what work is waiting for: the gate, the backend it belongs to, the
+// value measured there and the limit it has to meet.
+type Wait struct {
+	Gate     string    `json:"gate"`
+	Backend  string    `json:"backend,omitempty"`
+	Measured string    `json:"measured"`
+	Limit    string    `json:"limit"`
+	Since    time.Time `json:"since"`
+	TaskID   string    `json:"task_id,omitempty"`
+}
+
+// Request is what a caller asks for, in the words of every dialect at once.
+type Request struct {
+	Kind       Kind            `json:"kind"`
+	Parameters json.RawMessage `json:"parameters"`
+	DryRun     bool            `json:"dry_run,omitempty"`
+	Hold       bool            `json:"hold,omitempty"`
+	Limits     Limits          `json:"limits,omitzero"`
+	Reason     string          `json:"reason,omitempty"`
+	// IdempotencyKey makes a repeated request return the first one's operation.
+	IdempotencyKey string `json:"-"`
+	// RequestedBy and Origin (an address) go to the audit trail.
+	RequestedBy string `json:"-"`
+	Origin      string `json:"-"`
+}

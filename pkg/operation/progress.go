@@ -1,0 +1,77 @@
+package operation
+
+import "time"
+
+// Phase is what an operation's tasks are doing now.
+type Phase string
+
+// The phases of a move.
+const (
+	PhasePlan   Phase = "plan"
+	PhaseCopy   Phase = "copy"
+	PhaseVerify Phase = "verify"
+	PhaseDone   Phase = "done"
+)
+
+// Progress is the aggregate of all task records at one moment. Totals are
+// absolute, so a lost or repeated progress event does no harm.
+type Progress struct {
+	Phase        Phase       `json:"phase"`
+	Tasks        TaskCounts  `json:"tasks"`
+	Databases    Done        `json:"databases"`
+	Measurements Done        `json:"measurements"`
+	Points       PointCounts `json:"points"`
+	Bytes        ByteCounts  `json:"bytes"`
+	// PointsPerSecond is the rate of the current phase over the last seconds.
+	PointsPerSecond float64 `json:"points_per_second"`
+	// ETASeconds is nil while no rate is known.
+	ETASeconds *float64  `json:"eta_seconds"`
+	AsOf       time.Time `json:"as_of"`
+	// Backends has a row per backend of the circle and per removed backend,
+	// keyed by URL.
+	Backends map[string]BackendProgress `json:"backends,omitempty"`
+}
+
+// TaskCounts counts tasks by state; Total includes the verification tasks.
+type TaskCounts struct {
+	Total   int `json:"total"`
+	Done    int `json:"done"`
+	Running int `json:"running"`
+	Waiting int `json:"waiting"`
+	Failed  int `json:"failed"`
+}
+
+// Done counts things that are finished out of those that are to move.
+type Done struct {
+	Total int `json:"total"`
+	Done  int `json:"done"`
+}
+
+// PointCounts counts points (rows of one series at one time).
+type PointCounts struct {
+	// Estimated is the plan's sampled estimate.
+	Estimated int64 `json:"estimated"`
+	// Copied is read at a source and acknowledged by, or already held by, its owner.
+	Copied int64 `json:"copied"`
+	// Verified is proven to be at its owner.
+	Verified int64 `json:"verified"`
+}
+
+// ByteCounts counts bytes on the wire: msgpack read, line protocol written
+// (before compression).
+type ByteCounts struct {
+	Read    int64 `json:"read"`
+	Written int64 `json:"written"`
+}
+
+// BackendProgress is what one source backend has to give and has given. Total
+// counts include what is in place already.
+type BackendProgress struct {
+	Name         string `json:"name"`
+	Databases    Done   `json:"databases"`
+	Measurements Done   `json:"measurements"`
+	// Moved counts the measurements that have moved, InPlace those that had
+	// not to.
+	Moved   int `json:"moved"`
+	InPlace int `json:"in_place"`
+}
