@@ -1,0 +1,25 @@
+package operation
+
+// Filter selects operations in a list; zero values select all.
+type Filter struct {
+	State State
+	Kind  Kind
+	// Scope selects operations that hold, or held, this scope.
+	Scope string
+}
+
+// Match reports whether o is selected.
+func (f Filter) Match(o *Operation) bool {
+	if f.State != "" && o.State != f.State || f.Kind != "" && o.Kind != f.Kind {
+		return false
+	}
+	if f.Scope == "" {
+		return true
+	}
+	for _, s := range o.Scope {
+		if s == f.Scope {
+			return true
+		}
+	}
+	return false
+}
