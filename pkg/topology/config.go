@@ -1,0 +1,437 @@
+package topology
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"ringmaster/pkg/ring"
+)
+
+// Config is a configuration file as it takes effect, defaults filled in. The keys
+// are those of influx-proxy 2.4 and 2.5 together with Ringmaster's own, in any of
+// the formats.
+type Config struct {
+	// Source is the name that Parse was given.
+	Source string
+
+	// Circles, HashKey, ShardKey, VNodes and Databases make up the topology.
+	Circles   []Circle
+	HashKey   string
+	ShardKey  string
+	VNodes    int
+	Databases []string
+
+	// ListenAddr is the address of the HTTP listener, DataDir the directory of
+	// everything that is kept.
+	ListenAddr string
+	DataDir    string
+
+	// Credentials, if any, are what clients of the proxy have to give;
+	// PingAuthEnabled asks for them on /ping, too.
+	Credentials     Credentials
+	PingAuthEnabled bool
+
+	// HTTPSCert and HTTPSKey are the files of the listener's certificate, used
+	// when HTTPSEnabled; TLS narrows the protocol.
+	HTTPSEnabled bool
+	HTTPSCert    string
+	HTTPSKey     string
+	TLS          TLS
+
+	// The data plane.
+	FlushSize       int // points
+	FlushTime       time.Duration
+	CheckInterval   time.Duration
+	RewriteInterval time.Duration
+	RewriteThreads  int
+	ConnPoolSize    int
+	WriteTimeout    time.Duration
+	IdleTimeout     time.Duration
+	WriteTracing    bool
+	QueryTracing    bool
+	PprofEnabled    bool
+
+	// Ringmaster's own settings, one for each flag of the same name; empty where
+	// the file does not say. NATS can hold a token: it must not be logged.
+	NATS       string
+	NATSListen string
+	KeyFile    string
+	Slots      *int
+	Prefix     string
+	Archive    []string
+
+	// Warnings names what works but is better changed.
+	Warnings []Mistake
+}
+
+// TLS narrows what the HTTPS listener speaks; zero values are Go's defaults. The
+// numbers are those of crypto/tls.
+type TLS struct {
+	Ciphers                []uint16
+	MinVersion, MaxVersion uint16
+}
+
+// Bounds of the configuration's numbers, wide enough for anything that makes sense
+// and narrow enough that nothing overflows or fills the memory.
+const (
+	mostPoints  = 10_000_000
+	mostThreads = 10_000
+	mostVNodes  = 65_536
+)
+
+// Parse reads a configuration. The format follows the extension of name: .json,
+// .yaml, .yml or .toml; without one of these it is JSON if it begins with a brace,
+// else YAML. Reading is strict: unknown keys, wrong types and everything else that
+// is wrong come back together as one *ConfigError.
+func Parse(name string, data []byte) (*Config, error) {
+	d := &decoder{}
+
+	fields := d.parse(name, data)
+	if len(d.mistakes) > 0 {
+		return nil, &ConfigError{Name: name, Mistakes: d.mistakes}
+	}
+
+	root := &object{decoder: d, fields: fields}
+	c := root.config()
+	c.Source = name
+
+	root.finish()
+
+	if len(d.mistakes) > 0 {
+		return nil, &ConfigError{Name: name, Mistakes: d.mistakes}
+	}
+
+	c.warn()
+
+	return c, nil
+}
+
+// Topology returns the topology of the configuration, without an epoch; see Decide.
+func (c *Config) Topology() *Topology {
+	t := &Topology{
+		Circles:   cloneCircles(c.Circles),
+		HashKey:   c.HashKey,
+		ShardKey:  c.ShardKey,
+		VNodes:    c.VNodes,
+		Databases: slices.Clone(c.Databases),
+		Source:    c.Source,
+	}
+	t.Digest = t.ComputeDigest()
+
+	return t
+}
+
+// config reads the top level of a configuration.
+func (o *object) config() *Config {
+	c := &Config{
+		Circles:         o.circles(),
+		ListenAddr:      o.text("listen_addr", ":7076"),
+		Databases:       o.databases(),
+		DataDir:         o.text("data_dir", "data"),
+		HashKey:         o.text("hash_key", ring.DefaultHashKey),
+		ShardKey:        o.text("shard_key", ring.DefaultShardKey),
+		VNodes:          o.count("vnode_size", ring.DefaultVNodes, mostVNodes),
+		FlushSize:       o.count("flush_size", 10_000, mostPoints),
+		FlushTime:       o.seconds("flush_time", 1),
+		CheckInterval:   o.seconds("check_interval", 1),
+		RewriteInterval: o.seconds("rewrite_interval", 10),
+		RewriteThreads:  o.count("rewrite_threads", 5, mostThreads),
+		ConnPoolSize:    o.count("conn_pool_size", 20, mostThreads),
+		WriteTimeout:    o.seconds("write_timeout", 10),
+		IdleTimeout:     o.seconds("idle_timeout", 10),
+		Credentials:     o.credentials(),
+		PingAuthEnabled: o.enabled("ping_auth_enabled"),
+		WriteTracing:    o.enabled("write_tracing"),
+		QueryTracing:    o.enabled("query_tracing"),
+		PprofEnabled:    o.enabled("pprof_enabled"),
+		HTTPSEnabled:    o.enabled("https_enabled"),
+		HTTPSCert:       o.text("https_cert", ""),
+		HTTPSKey:        o.text("https_key", ""),
+		NATS:            o.text("nats", ""),
+		NATSListen:      o.text("nats_listen", ""),
+		KeyFile:         o.text("key_file", ""),
+		Prefix:          o.text("prefix", ""),
+		Archive:         o.texts("archive"),
+	}
+
+	// Logs go to standard error: these are read only so that a file that has them
+	// still starts.
+	o.text("mlog_dir", "")
+	o.text("tlog_dir", "")
+	o.enabled("log_enabled")
+
+	if n, ok := o.whole("slots", mostThreads); ok {
+		c.Slots = &n
+	}
+
+	if t := o.object("tls"); t != nil {
+		c.TLS = t.tls()
+		t.finish()
+	}
+
+	o.check(c)
+
+	return c
+}
+
+// check reports what is wrong although its type is right.
+func (o *object) check(c *Config) {
+	o.checkAddress("listen_addr", c.ListenAddr)
+
+	if c.NATSListen != "" {
+		o.checkAddress("nats_listen", c.NATSListen)
+	}
+
+	if _, err := ring.ParseHashKey(c.HashKey); err != nil {
+		o.mistake("hash_key", "is "+strconv.Quote(c.HashKey), "use idx, exi, name, url or a template with %idx")
+	}
+
+	if _, err := ring.ParseShardKey(c.ShardKey); err != nil {
+		o.mistake("shard_key", "is "+strconv.Quote(c.ShardKey)+" and would place all measurements on one backend",
+			"use a template with %db, %mm or both")
+	}
+
+	if c.HTTPSEnabled && c.HTTPSCert == "" {
+		o.mistake("https_cert", "is empty although https_enabled is true", "name the file of the certificate")
+	}
+
+	if c.HTTPSEnabled && c.HTTPSKey == "" {
+		o.mistake("https_key", "is empty although https_enabled is true", "name the file of the certificate's key")
+	}
+
+	if c.Prefix != "" && (!strings.HasPrefix(c.Prefix, "/") || strings.ContainsAny(c.Prefix, "?#")) {
+		o.mistake("prefix", "is not a path", "begin it with a slash, like /influx")
+	}
+
+	for i, store := range c.Archive {
+		if store == "" {
+			o.mistake(fmt.Sprintf("archive[%d]", i), "is empty", "write the URL of a segment store")
+		}
+	}
+}
+
+func (o *object) checkAddress(key, address string) {
+	const remedy = "write host:port, or :port for every address of the host"
+
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		o.mistake(key, "is not an address to listen on", remedy)
+
+		return
+	}
+
+	if n, err := strconv.Atoi(port); err == nil && (n < 0 || n > 65535) {
+		o.mistake(key, "has a port that is not between 0 and 65535", remedy)
+	} else if port == "" {
+		o.mistake(key, "has no port", remedy)
+	}
+}
+
+func (o *object) databases() []string {
+	names := o.texts("db_list")
+	for i, name := range names {
+		if name == "" {
+			o.mistake(fmt.Sprintf("db_list[%d]", i), "is empty", "write the name of a database; an empty list allows all")
+		}
+	}
+
+	return names
+}
+
+// credentials reads the pair of a mapping, encrypted or not. The two generations
+// call the switch differently.
+func (o *object) credentials() Credentials {
+	c := Credentials{Username: o.text("username", ""), Password: o.text("password", "")}
+
+	secure, has24 := o.flag("auth_secure")
+	encrypt, has25 := o.flag("auth_encrypt")
+
+	if has24 && has25 && secure != encrypt {
+		o.mistake(o.at("auth_encrypt"), "says something else than auth_secure", "both are names of one setting: keep one")
+	}
+
+	if secure || encrypt {
+		c.Username = o.decrypted("username", c.Username)
+		c.Password = o.decrypted("password", c.Password)
+	}
+
+	return c
+}
+
+func (o *object) decrypted(key, value string) string {
+	plain, err := DecryptCredential(CipherKey, value)
+	if err != nil {
+		o.mistake(o.at(key), "is not encrypted although the file says so",
+			"encrypt it with influx-proxy's /encrypt, or set auth_encrypt to false")
+	}
+
+	return plain
+}
+
+func (o *object) circles() []Circle {
+	objects := o.objects("circles")
+	if len(objects) == 0 && o.fields["circles"] == nil {
+		o.mistake("circles", "is missing", "name at least one circle of backends")
+	} else if items, ok := o.fields["circles"].([]any); ok && len(items) == 0 {
+		o.mistake("circles", "is empty", "name at least one circle of backends")
+	}
+
+	circles := make([]Circle, 0, len(objects))
+	seen := map[string]string{}
+
+	for i, circle := range objects {
+		if circle == nil {
+			continue
+		}
+
+		circles = append(circles, Circle{ID: i, Name: circle.text("name", ""), Backends: circle.backends(seen)})
+		circle.finish()
+	}
+
+	return circles
+}
+
+// backends reads the backends of a circle. seen holds the names that other backends
+// have, with the paths of those: a name is given once in the whole file, as
+// influx-proxy demands it.
+func (o *object) backends(seen map[string]string) []Backend {
+	objects := o.objects("backends")
+	if items, isList := o.fields["backends"].([]any); len(items) == 0 && (isList || o.fields["backends"] == nil) {
+		o.mistake(o.at("backends"), "is empty", "name at least one backend")
+	}
+
+	backends := make([]Backend, 0, len(objects))
+
+	for _, b := range objects {
+		if b == nil {
+			continue
+		}
+
+		backend := Backend{
+			Name:        b.text("name", ""),
+			URL:         b.text("url", ""),
+			WriteOnly:   b.enabled("write_only"),
+			Credentials: b.credentials(),
+		}
+
+		b.checkName(backend.Name, seen)
+		b.checkURL(backend.URL)
+		b.finish()
+
+		backends = append(backends, backend)
+	}
+
+	return backends
+}
+
+func (o *object) checkName(name string, seen map[string]string) {
+	if _, isText := o.fields["name"].(string); name == "" && (isText || o.fields["name"] == nil) {
+		o.mistake(o.at("name"), "is empty", "give the backend a name of its own")
+	}
+
+	if name == "" {
+		return
+	}
+
+	if other, taken := seen[name]; taken {
+		o.mistake(o.at("name"), fmt.Sprintf("is %q, the name of %s", name, other), "give each backend a name of its own")
+	} else {
+		seen[name] = o.path
+	}
+}
+
+func (o *object) checkURL(address string) {
+	const remedy = "write the server's address, like http://127.0.0.1:8086"
+
+	if _, isText := o.fields["url"].(string); address == "" && (isText || o.fields["url"] == nil) {
+		o.mistake(o.at("url"), "is empty", remedy)
+	}
+
+	if address == "" {
+		return
+	}
+
+	u, err := url.Parse(address)
+
+	switch {
+	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
+		// The parser's words would quote the address, which can hold a password.
+		o.mistake(o.at("url"), "is not the address of an HTTP server", remedy)
+	case u.User != nil:
+		o.mistake(o.at("url"), "contains credentials", "write them as username and password")
+	case u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
+		o.mistake(o.at("url"), "has a query or fragment", remedy)
+	case u.Port() != "":
+		if n, err := strconv.Atoi(u.Port()); err != nil || n < 1 || n > 65535 {
+			o.mistake(o.at("url"), "has a port that is not between 1 and 65535", remedy)
+		}
+	}
+}
+
+// tls reads the mapping that narrows the HTTPS listener.
+func (o *object) tls() TLS {
+	var t TLS
+
+	for i, name := range o.texts("ciphers") {
+		id, ok := cipherSuite(name)
+		if !ok {
+			o.mistake(fmt.Sprintf("%s[%d]", o.at("ciphers"), i), "is no cipher suite that Go knows",
+				"use a name like TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256")
+
+			continue
+		}
+
+		t.Ciphers = append(t.Ciphers, id)
+	}
+
+	t.MinVersion, t.MaxVersion = o.tlsVersion("min_version"), o.tlsVersion("max_version")
+	if t.MinVersion != 0 && t.MaxVersion != 0 && t.MinVersion > t.MaxVersion {
+		o.mistake(o.at("min_version"), "is later than max_version", "")
+	}
+
+	return t
+}
+
+func (o *object) tlsVersion(key string) uint16 {
+	name := o.text(key, "")
+
+	switch strings.TrimPrefix(strings.ToUpper(name), "TLS") {
+	case "":
+		return 0
+	case "1.0":
+		return tls.VersionTLS10
+	case "1.1":
+		return tls.VersionTLS11
+	case "1.2":
+		return tls.VersionTLS12
+	case "1.3":
+		return tls.VersionTLS13
+	}
+
+	o.mistake(o.at(key), "is no version of TLS", "use 1.0, 1.1, 1.2 or 1.3")
+
+	return 0
+}
+
+// cipherSuite finds a suite by name, in any case. influx-proxy calls two of them by
+// names that crypto/tls has since made longer.
+func cipherSuite(name string) (uint16, bool) {
+	name = strings.ToUpper(name)
+	if strings.HasSuffix(name, "_WITH_CHACHA20_POLY1305") {
+		name += "_SHA256"
+	}
+
+	for _, s := range slices.Concat(tls.CipherSuites(), tls.InsecureCipherSuites()) {
+		if s.Name == name {
+			return s.ID, true
+		}
+	}
+
+	return 0, false
+}

@@ -1,0 +1,326 @@
+package topology
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// decoder reads the generic form of a configuration strictly and keeps every
+// mistake with its place. It never puts a value into a message: any of them could
+// be a password in the wrong place.
+type decoder struct {
+	mistakes []Mistake
+}
+
+func (d *decoder) mistake(path, problem, remedy string) {
+	d.mistakes = append(d.mistakes, Mistake{Path: path, Problem: problem, Remedy: remedy})
+}
+
+// object is one mapping of the configuration.
+type object struct {
+	*decoder
+
+	path   string
+	fields map[string]any
+	known  []string
+}
+
+// at returns the path of a key.
+func (o *object) at(key string) string {
+	if !isPlainKey(key) {
+		key = strconv.Quote(key)
+	}
+
+	if o.path == "" {
+		return key
+	}
+
+	return o.path + "." + key
+}
+
+func isPlainKey(key string) bool {
+	return key != "" && !strings.ContainsFunc(key, func(r rune) bool {
+		return r != '_' && r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	})
+}
+
+// take returns the value of a key and marks the key as known. A null counts as
+// absent, as it does for influx-proxy.
+func (o *object) take(key string) (any, bool) {
+	o.known = append(o.known, key)
+	value := o.fields[key]
+
+	return value, value != nil
+}
+
+// text reads a text; an absent or empty one is fallback.
+func (o *object) text(key, fallback string) string {
+	value, ok := o.take(key)
+	if !ok {
+		return fallback
+	}
+
+	s, ok := value.(string)
+	if !ok {
+		o.wrongType(o.at(key), value, "a text")
+
+		return fallback
+	}
+
+	if s == "" {
+		return fallback
+	}
+
+	return s
+}
+
+// flag reads a truth value and reports whether the key is there.
+func (o *object) flag(key string) (value, given bool) {
+	raw, ok := o.take(key)
+	if !ok {
+		return false, false
+	}
+
+	b, ok := raw.(bool)
+	if !ok {
+		o.wrongType(o.at(key), raw, "true or false")
+	}
+
+	return b, true
+}
+
+// enabled reads a truth value that is false when absent.
+func (o *object) enabled(key string) bool {
+	value, _ := o.flag(key)
+
+	return value
+}
+
+// count reads a whole number between 1 and most. Absent and 0 are fallback: a 0 has
+// always asked influx-proxy for its default.
+func (o *object) count(key string, fallback, most int) int {
+	n, ok := o.whole(key, most)
+	if !ok || n == 0 {
+		return fallback
+	}
+
+	return n
+}
+
+// whole reads a whole number between 0 and most.
+func (o *object) whole(key string, most int) (int, bool) {
+	value, ok := o.take(key)
+	if !ok {
+		return 0, false
+	}
+
+	n, isNumber := number(value)
+
+	switch {
+	case !isNumber:
+		o.wrongType(o.at(key), value, "a whole number")
+	case n != math.Trunc(n):
+		o.mistake(o.at(key), "is not a whole number", "write it without a fraction")
+	case n < 0:
+		o.mistake(o.at(key), "is negative", "leave it out for the default")
+	case n > float64(most):
+		o.mistake(o.at(key), fmt.Sprintf("is larger than %d", most), "")
+	default:
+		return int(n), true
+	}
+
+	return 0, false
+}
+
+// seconds reads a duration, which configurations give in whole seconds.
+func (o *object) seconds(key string, fallback int) time.Duration {
+	const most = 366 * 24 * 60 * 60
+
+	return time.Duration(o.count(key, fallback, most)) * time.Second
+}
+
+// number returns the value of any of the types that the three parsers give numbers.
+// The exactness of a float64 is enough: every number allowed here is far below 2^53.
+func number(value any) (float64, bool) {
+	switch n := value.(type) {
+	case int:
+		return float64(n), true
+	case int64:
+		return float64(n), true
+	case uint64:
+		return float64(n), true
+	case float64:
+		return n, !math.IsNaN(n) && !math.IsInf(n, 0)
+	default:
+		return 0, false
+	}
+}
+
+// texts reads a list of texts.
+func (o *object) texts(key string) []string {
+	items := o.list(key)
+	texts := make([]string, 0, len(items))
+
+	for i, item := range items {
+		s, ok := item.(string)
+		if !ok {
+			o.wrongType(fmt.Sprintf("%s[%d]", o.at(key), i), item, "a text")
+
+			continue
+		}
+
+		texts = append(texts, s)
+	}
+
+	return texts
+}
+
+// objects reads a list of mappings. An element of another type is nil, so that the
+// indexes stay those of the file.
+func (o *object) objects(key string) []*object {
+	items := o.list(key)
+	objects := make([]*object, len(items))
+
+	for i, item := range items {
+		objects[i] = o.child(fmt.Sprintf("%s[%d]", o.at(key), i), item)
+	}
+
+	return objects
+}
+
+// object reads a mapping; nil when it is absent or something else.
+func (o *object) object(key string) *object {
+	value, ok := o.take(key)
+	if !ok {
+		return nil
+	}
+
+	return o.child(o.at(key), value)
+}
+
+func (o *object) child(path string, value any) *object {
+	switch fields := value.(type) {
+	case map[string]any:
+		return &object{decoder: o.decoder, path: path, fields: fields}
+	case map[any]any:
+		o.mistake(path, "has a key that is not a text", "write the key in quotes")
+	default:
+		o.wrongType(path, value, "a mapping")
+	}
+
+	return nil
+}
+
+func (o *object) list(key string) []any {
+	value, ok := o.take(key)
+	if !ok {
+		return nil
+	}
+
+	items, ok := value.([]any)
+	if !ok {
+		o.wrongType(o.at(key), value, "a list")
+	}
+
+	return items
+}
+
+// finish reports the keys that nobody asked for.
+func (o *object) finish() {
+	for _, key := range slices.Sorted(maps.Keys(o.fields)) {
+		if slices.Contains(o.known, key) {
+			continue
+		}
+
+		o.mistake(o.at(key), "is not a known key", o.suggestion(key))
+	}
+}
+
+// suggestion guesses what an unknown key was meant to be.
+func (o *object) suggestion(key string) string {
+	switch key {
+	case "token", "dbrp":
+		return "it belongs to influx-proxy 3, which speaks to InfluxDB 2; Ringmaster moves InfluxDB 1"
+	}
+
+	best, distance := "", 3 // more than two edits apart is no typing error
+
+	for _, known := range o.known {
+		if n := edits(normalKey(key), normalKey(known)); n < distance {
+			best, distance = known, n
+		}
+	}
+
+	if best == "" {
+		return "remove it"
+	}
+
+	return "did you mean " + best + "?"
+}
+
+// normalKey takes out what only tells writing styles apart.
+func normalKey(key string) string {
+	return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(key))
+}
+
+// edits is the Levenshtein distance of two keys, by bytes.
+func edits(a, b string) int {
+	const tooLong = 64
+	if len(a) > tooLong || len(b) > tooLong {
+		return tooLong
+	}
+
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+
+			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
+		}
+	}
+
+	return row[len(b)]
+}
+
+func (d *decoder) wrongType(path string, value any, want string) {
+	is, remedy := "of an unknown type", ""
+
+	switch value.(type) {
+	case string:
+		is = "a text"
+		if want != "a mapping" && want != "a list" {
+			remedy = "write it without quotes"
+		}
+	case bool:
+		is = "true or false"
+	case int, int64, uint64, float64:
+		is = "a number"
+	case []any:
+		is = "a list"
+	case map[string]any, map[any]any:
+		is = "a mapping"
+	default:
+		is = "a date or time"
+	}
+
+	if want == "a text" && (is == "a number" || is == "true or false" || is == "a date or time") {
+		remedy = "write it in quotes"
+	}
+
+	d.mistake(path, "is "+is+" where "+want+" belongs", remedy)
+}

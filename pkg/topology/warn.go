@@ -1,0 +1,97 @@
+package topology
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+
+	"ringmaster/pkg/ring"
+)
+
+// warn collects what a correct configuration is better without.
+func (c *Config) warn() {
+	names, urls := map[string]int{}, map[string]string{}
+
+	for i := range c.Circles {
+		circle := &c.Circles[i]
+		path := fmt.Sprintf("circles[%d]", circle.ID)
+
+		c.warnCollisions(path, circle)
+
+		if other, taken := names[circle.Name]; taken && circle.Name != "" {
+			c.warning(path+".name", fmt.Sprintf("is %q, the name of circles[%d], too", circle.Name, other), "give each circle a name of its own")
+		} else {
+			names[circle.Name] = circle.ID
+		}
+
+		writeOnly := 0
+
+		for j := range circle.Backends {
+			b := &circle.Backends[j]
+			at := fmt.Sprintf("%s.backends[%d]", path, j)
+
+			if b.WriteOnly {
+				writeOnly++
+			}
+
+			if other, taken := urls[serverOf(b.URL)]; taken {
+				c.warning(at+".url", "is the server of "+other+", too",
+					"use each server once: two backends on one server are no replicas of each other and count its data twice")
+			} else {
+				urls[serverOf(b.URL)] = at
+			}
+		}
+
+		if writeOnly == len(circle.Backends) {
+			c.warning(path, "has only backends that are write_only", "no query can be answered from this circle")
+		}
+	}
+
+	seen := map[string]bool{}
+	for i, name := range c.Databases {
+		if seen[name] {
+			c.warning(fmt.Sprintf("db_list[%d]", i), fmt.Sprintf("is %q once more", name), "remove it")
+		}
+
+		seen[name] = true
+	}
+}
+
+func (c *Config) warning(path, problem, remedy string) {
+	c.Warnings = append(c.Warnings, Mistake{Path: path, Problem: problem, Remedy: remedy})
+}
+
+func (c *Config) warnCollisions(path string, circle *Circle) {
+	hashKey, err := ring.ParseHashKey(c.HashKey)
+	if err != nil {
+		return // refused already
+	}
+
+	lost := ring.New(ringKeys(hashKey, circle.Backends), c.VNodes).Collisions()
+	if lost == 0 {
+		return
+	}
+
+	c.warning(path+".backends",
+		fmt.Sprintf("%d points of %d backends coincide on the ring under hash_key %s, so the order of the backends places data", lost, len(circle.Backends), c.HashKey),
+		"keep the order as it is; a new cluster should use exi (on one that holds data, another hash_key moves most of it)")
+}
+
+// serverOf brings the spellings of one server's address together.
+func serverOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return address
+	}
+
+	host := strings.ToLower(u.Host)
+
+	switch {
+	case u.Port() == "" && u.Scheme == "http":
+		host += ":80"
+	case u.Port() == "" && u.Scheme == "https":
+		host += ":443"
+	}
+
+	return u.Scheme + "://" + host + strings.TrimRight(u.Path, "/")
+}
