@@ -39,6 +39,8 @@ type Error struct {
 	Class Class
 	// Op says what was being tried, with the server's URL.
 	Op string
+	// Server is the server's base URL, as Client.URL gives it.
+	Server string
 	// Status is the HTTP status, 0 if there was none.
 	Status int
 	// Message is what the server said, in its words, or the network's error.
