@@ -132,7 +132,7 @@ func (o *object) config() *Config {
 	c := &Config{
 		Circles:         o.circles(),
 		ListenAddr:      o.text("listen_addr", ":7076"),
-		Databases:       o.databases(),
+		Databases:       o.texts("db_list", "write the name of a database; an empty list allows all"),
 		DataDir:         o.text("data_dir", "data"),
 		HashKey:         o.text("hash_key", ring.DefaultHashKey),
 		ShardKey:        o.text("shard_key", ring.DefaultShardKey),
@@ -157,7 +157,7 @@ func (o *object) config() *Config {
 		NATSListen:      o.text("nats_listen", ""),
 		KeyFile:         o.text("key_file", ""),
 		Prefix:          o.text("prefix", ""),
-		Archive:         o.texts("archive"),
+		Archive:         o.texts("archive", "write the URL of a segment store"),
 	}
 
 	// Logs go to standard error: these are read only so that a file that has them
@@ -208,12 +208,6 @@ func (o *object) check(c *Config) {
 	if c.Prefix != "" && (!strings.HasPrefix(c.Prefix, "/") || strings.ContainsAny(c.Prefix, "?#")) {
 		o.mistake("prefix", "is not a path", "begin it with a slash, like /influx")
 	}
-
-	for i, store := range c.Archive {
-		if store == "" {
-			o.mistake(fmt.Sprintf("archive[%d]", i), "is empty", "write the URL of a segment store")
-		}
-	}
 }
 
 func (o *object) checkAddress(key, address string) {
@@ -231,17 +225,6 @@ func (o *object) checkAddress(key, address string) {
 	} else if port == "" {
 		o.mistake(key, "has no port", remedy)
 	}
-}
-
-func (o *object) databases() []string {
-	names := o.texts("db_list")
-	for i, name := range names {
-		if name == "" {
-			o.mistake(fmt.Sprintf("db_list[%d]", i), "is empty", "write the name of a database; an empty list allows all")
-		}
-	}
-
-	return names
 }
 
 // credentials reads the pair of a mapping, encrypted or not. The two generations
@@ -268,28 +251,18 @@ func (o *object) decrypted(key, value string) string {
 	plain, err := DecryptCredential(CipherKey, value)
 	if err != nil {
 		o.mistake(o.at(key), "is not encrypted although the file says so",
-			"encrypt it with influx-proxy's /encrypt, or set auth_encrypt to false")
+			"encrypt it with influx-proxy's /encrypt, or set auth_encrypt or auth_secure to false")
 	}
 
 	return plain
 }
 
 func (o *object) circles() []Circle {
-	objects := o.objects("circles")
-	if len(objects) == 0 && o.fields["circles"] == nil {
-		o.mistake("circles", "is missing", "name at least one circle of backends")
-	} else if items, ok := o.fields["circles"].([]any); ok && len(items) == 0 {
-		o.mistake("circles", "is empty", "name at least one circle of backends")
-	}
+	var circles []Circle
 
-	circles := make([]Circle, 0, len(objects))
 	seen := map[string]string{}
 
-	for i, circle := range objects {
-		if circle == nil {
-			continue
-		}
-
+	for i, circle := range o.objects("circles", "name at least one circle of backends") {
 		circles = append(circles, Circle{ID: i, Name: circle.text("name", ""), Backends: circle.backends(seen)})
 		circle.finish()
 	}
@@ -301,27 +274,16 @@ func (o *object) circles() []Circle {
 // have, with the paths of those: a name is given once in the whole file, as
 // influx-proxy demands it.
 func (o *object) backends(seen map[string]string) []Backend {
-	objects := o.objects("backends")
-	if items, isList := o.fields["backends"].([]any); len(items) == 0 && (isList || o.fields["backends"] == nil) {
-		o.mistake(o.at("backends"), "is empty", "name at least one backend")
-	}
+	var backends []Backend
 
-	backends := make([]Backend, 0, len(objects))
-
-	for _, b := range objects {
-		if b == nil {
-			continue
-		}
-
-		backend := Backend{
-			Name:        b.text("name", ""),
-			URL:         b.text("url", ""),
-			WriteOnly:   b.enabled("write_only"),
-			Credentials: b.credentials(),
-		}
+	for _, b := range o.objects("backends", "name at least one backend") {
+		backend := Backend{Name: b.required("name", nameRemedy), URL: b.required("url", urlRemedy)}
 
 		b.checkName(backend.Name, seen)
 		b.checkURL(backend.URL)
+
+		backend.Credentials = b.credentials()
+		backend.WriteOnly = b.enabled("write_only")
 		b.finish()
 
 		backends = append(backends, backend)
@@ -330,31 +292,26 @@ func (o *object) backends(seen map[string]string) []Backend {
 	return backends
 }
 
-func (o *object) checkName(name string, seen map[string]string) {
-	if _, isText := o.fields["name"].(string); name == "" && (isText || o.fields["name"] == nil) {
-		o.mistake(o.at("name"), "is empty", "give the backend a name of its own")
-	}
+const (
+	nameRemedy = "give each backend a name of its own"
+	urlRemedy  = "write the server's address, like http://127.0.0.1:8086"
+)
 
+func (o *object) checkName(name string, seen map[string]string) {
 	if name == "" {
-		return
+		return // said already
 	}
 
 	if other, taken := seen[name]; taken {
-		o.mistake(o.at("name"), fmt.Sprintf("is %q, the name of %s", name, other), "give each backend a name of its own")
+		o.mistake(o.at("name"), fmt.Sprintf("is %q, the name of %s", name, other), nameRemedy)
 	} else {
 		seen[name] = o.path
 	}
 }
 
 func (o *object) checkURL(address string) {
-	const remedy = "write the server's address, like http://127.0.0.1:8086"
-
-	if _, isText := o.fields["url"].(string); address == "" && (isText || o.fields["url"] == nil) {
-		o.mistake(o.at("url"), "is empty", remedy)
-	}
-
 	if address == "" {
-		return
+		return // said already
 	}
 
 	u, err := url.Parse(address)
@@ -362,14 +319,14 @@ func (o *object) checkURL(address string) {
 	switch {
 	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
 		// The parser's words would quote the address, which can hold a password.
-		o.mistake(o.at("url"), "is not the address of an HTTP server", remedy)
+		o.mistake(o.at("url"), "is not the address of an HTTP server", urlRemedy)
 	case u.User != nil:
 		o.mistake(o.at("url"), "contains credentials", "write them as username and password")
 	case u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
-		o.mistake(o.at("url"), "has a query or fragment", remedy)
+		o.mistake(o.at("url"), "has a query or fragment", urlRemedy)
 	case u.Port() != "":
 		if n, err := strconv.Atoi(u.Port()); err != nil || n < 1 || n > 65535 {
-			o.mistake(o.at("url"), "has a port that is not between 1 and 65535", remedy)
+			o.mistake(o.at("url"), "has a port that is not between 1 and 65535", urlRemedy)
 		}
 	}
 }
@@ -378,13 +335,12 @@ func (o *object) checkURL(address string) {
 func (o *object) tls() TLS {
 	var t TLS
 
-	for i, name := range o.texts("ciphers") {
-		id, ok := cipherSuite(name)
-		if !ok {
-			o.mistake(fmt.Sprintf("%s[%d]", o.at("ciphers"), i), "is no cipher suite that Go knows",
-				"use a name like TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256")
+	const remedy = "use a name like TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"
 
-			continue
+	for i, name := range o.texts("ciphers", remedy) {
+		id, ok := cipherSuite(name)
+		if !ok && name != "" {
+			o.mistake(fmt.Sprintf("%s[%d]", o.at("ciphers"), i), "is no cipher suite that Go knows", remedy)
 		}
 
 		t.Ciphers = append(t.Ciphers, id)

@@ -2,6 +2,7 @@ package topology
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"math"
 	"slices"
@@ -161,36 +162,74 @@ func number(value any) (float64, bool) {
 	}
 }
 
-// texts reads a list of texts.
-func (o *object) texts(key string) []string {
-	items := o.list(key)
-	texts := make([]string, 0, len(items))
+// required reads a text that has to be there.
+func (o *object) required(key, remedy string) string {
+	value, ok := o.take(key)
+	if !ok {
+		o.mistake(o.at(key), "is missing", remedy)
+
+		return ""
+	}
+
+	s, ok := value.(string)
+	if !ok {
+		o.wrongType(o.at(key), value, "a text")
+	} else if s == "" {
+		o.mistake(o.at(key), "is empty", remedy)
+	}
+
+	return s
+}
+
+// texts reads a list of texts, none of them empty.
+func (o *object) texts(key, remedy string) []string {
+	value, ok := o.take(key)
+	if !ok {
+		return []string{}
+	}
+
+	items, ok := value.([]any)
+	if !ok {
+		o.wrongType(o.at(key), value, "a list")
+	}
+
+	texts := make([]string, len(items))
 
 	for i, item := range items {
-		s, ok := item.(string)
-		if !ok {
-			o.wrongType(fmt.Sprintf("%s[%d]", o.at(key), i), item, "a text")
+		at := fmt.Sprintf("%s[%d]", o.at(key), i)
 
-			continue
+		if texts[i], ok = item.(string); !ok {
+			o.wrongType(at, item, "a text")
+		} else if texts[i] == "" {
+			o.mistake(at, "is empty", remedy)
 		}
-
-		texts = append(texts, s)
 	}
 
 	return texts
 }
 
-// objects reads a list of mappings. An element of another type is nil, so that the
-// indexes stay those of the file.
-func (o *object) objects(key string) []*object {
-	items := o.list(key)
-	objects := make([]*object, len(items))
+// objects reads a list of at least one mapping and yields the mappings with their
+// indexes.
+func (o *object) objects(key, remedy string) iter.Seq2[int, *object] {
+	value, ok := o.take(key)
+	items, isList := value.([]any)
 
-	for i, item := range items {
-		objects[i] = o.child(fmt.Sprintf("%s[%d]", o.at(key), i), item)
+	switch {
+	case !ok:
+		o.mistake(o.at(key), "is missing", remedy)
+	case !isList:
+		o.wrongType(o.at(key), value, "a list")
+	case len(items) == 0:
+		o.mistake(o.at(key), "is empty", remedy)
 	}
 
-	return objects
+	return func(yield func(int, *object) bool) {
+		for i, item := range items {
+			if child := o.child(fmt.Sprintf("%s[%d]", o.at(key), i), item); child != nil && !yield(i, child) {
+				return
+			}
+		}
+	}
 }
 
 // object reads a mapping; nil when it is absent or something else.
@@ -214,20 +253,6 @@ func (o *object) child(path string, value any) *object {
 	}
 
 	return nil
-}
-
-func (o *object) list(key string) []any {
-	value, ok := o.take(key)
-	if !ok {
-		return nil
-	}
-
-	items, ok := value.([]any)
-	if !ok {
-		o.wrongType(o.at(key), value, "a list")
-	}
-
-	return items
 }
 
 // finish reports the keys that nobody asked for.
@@ -297,29 +322,35 @@ func edits(a, b string) int {
 	return row[len(b)]
 }
 
+// wrongType reports a value of another type than the key has.
 func (d *decoder) wrongType(path string, value any, want string) {
-	is, remedy := "of an unknown type", ""
+	is, scalar := "a date or time", true
 
 	switch value.(type) {
+	case nil:
+		is, scalar = "nothing", false
 	case string:
 		is = "a text"
-		if want != "a mapping" && want != "a list" {
-			remedy = "write it without quotes"
-		}
 	case bool:
 		is = "true or false"
 	case int, int64, uint64, float64:
 		is = "a number"
 	case []any:
-		is = "a list"
+		is, scalar = "a list", false
 	case map[string]any, map[any]any:
-		is = "a mapping"
-	default:
-		is = "a date or time"
+		is, scalar = "a mapping", false
 	}
 
-	if want == "a text" && (is == "a number" || is == "true or false" || is == "a date or time") {
+	remedy := ""
+
+	switch {
+	case !scalar:
+	case want == "a text":
 		remedy = "write it in quotes"
+	case want == "a whole number":
+		remedy = "write digits only, without quotes or unit"
+	case want == "true or false":
+		remedy = "write true or false, without quotes"
 	}
 
 	d.mistake(path, "is "+is+" where "+want+" belongs", remedy)

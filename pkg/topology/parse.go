@@ -153,23 +153,29 @@ func (d *decoder) parseYAML(data []byte) map[string]any {
 		return fields
 	}
 
-	text := err.Error()
-	problem := "is not YAML, or no mapping"
-
-	if line := yamlLine.FindString(text); line != "" {
-		problem += ": " + line
-	}
+	var (
+		text    = err.Error()
+		problem = "is not YAML"
+		remedy  = "check indentation and quotes"
+	)
 
 	switch {
+	case strings.Contains(text, "cannot unmarshal"):
+		problem, remedy = "is no mapping of keys to values", "begin it with circles:"
 	case strings.Contains(text, "already defined"):
-		d.mistake("", problem+": a key is given twice", "keep one of them")
-	case strings.Contains(text, "anchor"):
-		d.mistake("", problem+": unknown anchor", "write values that begin with * or & in quotes")
-	case strings.Contains(text, "tab character") || strings.Contains(text, "cannot start any token"):
-		d.mistake("", problem+": a character that cannot stand here", "indent with spaces; write values with special characters in quotes")
-	default:
-		d.mistake("", problem, "check indentation and quotes")
+		problem, remedy = "gives a key twice", "keep one of them"
+	case strings.Contains(text, "unknown anchor"):
+		problem, remedy = "refers to an unknown anchor", "write values that begin with * or & in quotes"
+	case strings.Contains(text, "cannot start any token"):
+		problem += ": a character that cannot stand here"
+		remedy = "indent with spaces, not tabs; write values with special characters in quotes"
 	}
+
+	if line := yamlLine.FindString(text); line != "" {
+		problem += " (" + line + " or what follows)"
+	}
+
+	d.mistake("", problem, remedy)
 
 	return nil
 }
