@@ -1,0 +1,164 @@
+package progress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"ringmaster/events"
+	"ringmaster/pkg/operation"
+)
+
+// retryPause is the pause before the stream or the records are tried again.
+const retryPause = time.Second
+
+// follow keeps tailing the event stream until ctx ends.
+func (p *Projection) follow(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := p.followOnce(ctx); err != nil && ctx.Err() == nil {
+			p.options.Logger.WarnContext(ctx, "following the event stream", "error", err)
+		}
+		wait(ctx, retryPause)
+	}
+}
+
+// followOnce reads the records and then the events that came after the reading
+// began. The order matters: an operation that begins while the records are read
+// may be missed there, but never in the events.
+func (p *Projection) followOnce(ctx context.Context) error {
+	_, last, err := p.log.Bounds(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the end of the event stream: %w", err)
+	}
+	if err := p.rescan(ctx); err != nil {
+		return err
+	}
+	expected := last + 1
+	for record, err := range p.log.Tail(ctx, expected, events.AllEvents) {
+		if err != nil {
+			return fmt.Errorf("reading events: %w", err)
+		}
+		if record.Sequence > expected {
+			p.options.Logger.WarnContext(ctx, "events are missing; reading the records again",
+				"first", expected, "last", record.Sequence-1)
+			p.requestRescan()
+		}
+		expected = max(expected, record.Sequence+1)
+		_, payload, err := events.Decode(record.Data)
+		if err != nil {
+			// Not for us to carry out, so there is nothing to reject: an event
+			// of a later release, or no event at all.
+			p.options.Logger.DebugContext(ctx, "skipping an event", "sequence", record.Sequence, "error", err)
+			continue
+		}
+		p.apply(payload)
+	}
+	return nil
+}
+
+// rescan reads all records.
+func (p *Projection) rescan(ctx context.Context) error {
+	err := p.records.Operations(ctx, func(op operation.Operation, revision uint64) error {
+		p.Observe(op, revision)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("reading the operation records: %w", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.seeded = true
+	p.heard = p.options.Now()
+	return nil
+}
+
+func (p *Projection) requestRescan() {
+	select {
+	case p.wanted <- struct{}{}:
+	default:
+	}
+}
+
+// poll reads records until ctx ends: those of open operations at every poll,
+// all of them at every rescan and when events were missed.
+func (p *Projection) poll(ctx context.Context) {
+	open := time.NewTicker(p.options.Poll)
+	defer open.Stop()
+	all := time.NewTicker(p.options.Rescan)
+	defer all.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return
+		case <-open.C:
+			err = p.pollOpen(ctx)
+		case id := <-p.lookup:
+			err = p.refresh(ctx, id)
+		case <-all.C:
+			err = p.rescan(ctx)
+		case <-p.wanted:
+			if err = p.rescan(ctx); err != nil {
+				p.requestRescan()
+				wait(ctx, retryPause)
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			p.options.Logger.WarnContext(ctx, "reading the operation records", "error", err)
+		}
+	}
+}
+
+// pollOpen reads the records of the operations that are open by the records'
+// own account or by the projection's.
+func (p *Projection) pollOpen(ctx context.Context) error {
+	ids, err := p.records.OpenOperations(ctx)
+	if err != nil {
+		return err
+	}
+	seen := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		seen[id] = true
+	}
+	for _, op := range p.Open() {
+		if !seen[op.ID] {
+			ids = append(ids, op.ID)
+		}
+	}
+	for _, id := range ids {
+		if err := p.refresh(ctx, id); err != nil {
+			return err
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.heard = p.options.Now()
+	return nil
+}
+
+// refresh reads one record.
+func (p *Projection) refresh(ctx context.Context, id string) error {
+	op, revision, err := p.records.Operation(ctx, id)
+	if errors.Is(err, operation.ErrNotFound) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.table.miss(id)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading operation %s: %w", id, err)
+	}
+	p.Observe(op, revision)
+	return nil
+}
+
+// wait returns after d or when ctx ends.
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
