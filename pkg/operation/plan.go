@@ -144,6 +144,10 @@ type Candidate struct {
 	Window          Window
 	// Points is the estimate.
 	Points int64
+	// First and Last are the times of the first and last point in the window,
+	// where the survey has looked (Looked); the window is then cut between them.
+	First, Last int64
+	Looked      bool
 }
 
 // Bundler turns candidates into slices, tasks and chunks. It is deterministic:
@@ -271,7 +275,8 @@ func (b *Bundler) Finish(p *Plan) error {
 }
 
 // Cut divides a candidate into slices of about the given number of points by
-// equal parts of time. Parts are never narrower than a nanosecond.
+// equal parts of the time its points span. Together the slices cover the whole
+// window; none is narrower than a nanosecond.
 func Cut(c Candidate, limit int64) []Slice {
 	whole := Slice{
 		Database: c.Database, RetentionPolicy: c.RetentionPolicy, Measurement: c.Measurement,
@@ -281,7 +286,15 @@ func Cut(c Candidate, limit int64) []Slice {
 	if limit <= 0 || c.Points <= limit || c.Window.Expired {
 		return []Slice{whole}
 	}
-	return whole.Split(int((c.Points + limit - 1) / limit))
+	span := whole
+	if c.Looked && whole.From <= c.First && c.First < c.Last && c.Last < whole.To {
+		span.From, span.To, span.Last = c.First, c.Last+1, false
+	}
+	parts := span.Split(int((c.Points + limit - 1) / limit))
+	parts[0].From = whole.From
+	last := &parts[len(parts)-1]
+	last.To, last.Last = whole.To, whole.Last
+	return parts
 }
 
 // Split divides a slice into at most n parts of equal time.

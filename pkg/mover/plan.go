@@ -1,0 +1,265 @@
+package mover
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"ringmaster/pkg/influx"
+	"ringmaster/pkg/operation"
+	"ringmaster/pkg/topology"
+)
+
+// Layout is where things belong while an operation is planned.
+type Layout struct {
+	Epoch uint64
+	// Circle and Placement are of the operation's epoch.
+	Circle    *topology.Circle
+	Placement *topology.Placement
+	// Former is the placement of the epoch before, nil when there is none. Where
+	// two sources hold a point, the former owner's is copied first and stays.
+	Former *topology.Placement
+}
+
+// PlanJob is what a planner needs of whoever runs it.
+type PlanJob interface {
+	Alive()
+	Wait(w *operation.Wait)
+	// PutChunk stores a chunk of the plan.
+	PutChunk(ctx context.Context, n int, slices []operation.Slice) (operation.Document, error)
+}
+
+// Plan surveys the backends and plans a rebalance: what lies where it does not
+// belong, cut into slices, bundled into tasks. The plan has no tasks when
+// everything is in place.
+func (m *Mover) Plan(ctx context.Context, op *operation.Operation, at Layout, job PlanJob) (operation.Plan, error) {
+	started := m.config.Now()
+	plan := operation.Plan{OperationID: op.ID, Epoch: at.Epoch, CreatedAt: started.UTC()}
+	parameters, err := operation.ParseRebalance(op.Parameters)
+	if err != nil {
+		return plan, err
+	}
+	sources, err := m.sources(ctx, op, at.Circle, parameters.RemovedBackends)
+	for _, s := range sources {
+		defer s.client.Close()
+	}
+	if err != nil {
+		return plan, err
+	}
+	byURL := map[string]int{}
+	for i := range at.Circle.Backends {
+		byURL[at.Circle.Backends[i].URL] = i
+	}
+	owner := func(db, measurement string) int {
+		return byURL[at.Placement.Owner(db, measurement).URL]
+	}
+	err = surveyAll(ctx, sources, func(ctx context.Context, s *survey) error {
+		return s.read(ctx, m, job, started, parameters.Databases, owner)
+	})
+	if err != nil {
+		return plan, err
+	}
+	assignWaves(sources, at.Former)
+	found := make([][]operation.Candidate, len(sources))
+	err = surveyAll(ctx, sources, func(ctx context.Context, s *survey) (err error) {
+		found[s.index], err = s.estimate(ctx, m, job)
+		return err
+	})
+	if err != nil {
+		return plan, err
+	}
+	for _, s := range sources {
+		plan.Backends = append(plan.Backends, s.backend)
+		if s.sampled > 0 {
+			plan.Notes = append(plan.Notes, fmt.Sprintf("%s: the points of %d measurement windows are estimated from a sample", s.url, s.sampled))
+		}
+	}
+	candidates := slices.Concat(found...)
+	if err := bundle(ctx, &plan, candidates, job); err != nil {
+		return plan, err
+	}
+	plan.Policies = policies(sources, candidates)
+	return plan, nil
+}
+
+// sources opens a client for every backend of the circle and every removed one.
+func (m *Mover) sources(ctx context.Context, op *operation.Operation, circle *topology.Circle, removed []operation.RemovedBackend) ([]*survey, error) {
+	var out []*survey
+	add := func(b operation.PlanBackend) error {
+		client, err := m.backends.Client(ctx, op, b.URL, nil)
+		if err != nil {
+			return fmt.Errorf("opening %s: %w", b.URL, err)
+		}
+		out = append(out, &survey{index: len(out), url: b.URL, client: client, backend: b})
+		return nil
+	}
+	for i := range circle.Backends {
+		b := &circle.Backends[i]
+		if err := add(operation.PlanBackend{Name: b.Name, URL: b.URL}); err != nil {
+			return out, err
+		}
+	}
+	for _, b := range removed {
+		for i := range circle.Backends {
+			if circle.Backends[i].URL == b.URL {
+				return out, &operation.Error{
+					Code:   "backend_not_removed",
+					Detail: fmt.Sprintf("%s is still a backend of circle %d; take it out of the configuration first", b.URL, circle.ID),
+				}
+			}
+		}
+		if err := add(operation.PlanBackend{Name: b.Name, URL: b.URL, Removed: true}); err != nil {
+			return out, err
+		}
+	}
+	return out, nil
+}
+
+// assignWaves orders the sources of measurements that several of them hold and
+// do not own: the former owner first, then removed backends, then the order of
+// the configuration. Each goes a wave after the one before it, so that the
+// first value to arrive is the one that stays.
+func assignWaves(sources []*survey, former *topology.Placement) {
+	type name struct{ database, measurement string }
+	holders := map[name]int{}
+	for _, s := range sources {
+		for _, d := range s.databases {
+			for _, mv := range d.moving {
+				holders[name{d.name, mv.measurement}]++
+			}
+		}
+	}
+	ranks := map[name][]int{}
+	for _, s := range sources {
+		for _, d := range s.databases {
+			for _, mv := range d.moving {
+				if n := (name{d.name, mv.measurement}); holders[n] > 1 {
+					ranks[n] = append(ranks[n], s.index)
+				}
+			}
+		}
+	}
+	for n, order := range ranks {
+		rank := func(i int) int {
+			s := sources[i]
+			switch {
+			case former != nil && former.Owner(n.database, n.measurement).URL == s.url:
+				return 0
+			case s.backend.Removed:
+				return 1
+			default:
+				return 2
+			}
+		}
+		slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(rank(a), rank(b)) })
+	}
+	for _, s := range sources {
+		for _, d := range s.databases {
+			for i := range d.moving {
+				if order, ok := ranks[name{d.name, d.moving[i].measurement}]; ok {
+					d.moving[i].wave = slices.Index(order, s.index)
+				}
+			}
+		}
+	}
+}
+
+// bundle sorts the candidates and turns them into tasks.
+func bundle(ctx context.Context, plan *operation.Plan, candidates []operation.Candidate, job PlanJob) error {
+	slices.SortFunc(candidates, func(a, b operation.Candidate) int {
+		return cmp.Or(
+			cmp.Compare(a.Wave, b.Wave), cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To),
+			strings.Compare(a.Database, b.Database), strings.Compare(a.RetentionPolicy, b.RetentionPolicy),
+			strings.Compare(a.Measurement, b.Measurement), cmp.Compare(a.Window.From, b.Window.From))
+	})
+	var total int64
+	databases := map[string]bool{}
+	type name struct {
+		from                  int
+		database, measurement string
+	}
+	measurements := map[name]bool{}
+	for i := range candidates {
+		c := &candidates[i]
+		total += c.Points
+		databases[c.Database] = true
+		measurements[name{c.From, c.Database, c.Measurement}] = true
+	}
+	b := operation.NewBundler(operation.DefaultBudget(), total, func(n int, slices []operation.Slice) (operation.Document, error) {
+		return job.PutChunk(ctx, n, slices)
+	})
+	for i := range candidates {
+		if err := b.Add(candidates[i]); err != nil {
+			return fmt.Errorf("storing the plan: %w", err)
+		}
+	}
+	if err := b.Finish(plan); err != nil {
+		return fmt.Errorf("storing the plan: %w", err)
+	}
+	plan.Totals.Databases, plan.Totals.Measurements = len(databases), len(measurements)
+	return nil
+}
+
+// policies lists what has to exist at each destination before points arrive:
+// all policies of a database that has anything to move there. Where sources
+// disagree about a policy, the one that keeps points longest counts, so that no
+// point is refused.
+func policies(sources []*survey, candidates []operation.Candidate) []operation.PlanPolicy {
+	type target struct {
+		backend  int
+		database string
+	}
+	from := map[target]map[int]bool{}
+	for i := range candidates {
+		c := &candidates[i]
+		t := target{c.To, c.Database}
+		if from[t] == nil {
+			from[t] = map[int]bool{}
+		}
+		from[t][c.From] = true
+	}
+	var out []operation.PlanPolicy
+	for t, givers := range from {
+		chosen := map[string]influx.RetentionPolicy{}
+		hasDefault := ""
+		for _, s := range sources {
+			if !givers[s.index] {
+				continue
+			}
+			for _, d := range s.databases {
+				if d.name != t.database {
+					continue
+				}
+				for _, p := range d.policies {
+					known, ok := chosen[p.policy.Name]
+					if !ok || keepsLonger(p.policy.Duration, known.Duration) {
+						chosen[p.policy.Name] = p.policy
+					}
+					if p.policy.Default && hasDefault == "" {
+						hasDefault = p.policy.Name
+					}
+				}
+			}
+		}
+		for _, name := range sortedKeys(chosen) {
+			p := chosen[name]
+			out = append(out, operation.PlanPolicy{
+				Backend: t.backend, Database: t.database, Name: name,
+				Duration: p.Duration, ShardDuration: p.ShardDuration, Replication: p.Replication,
+				Default: name == hasDefault,
+			})
+		}
+	}
+	slices.SortFunc(out, func(a, b operation.PlanPolicy) int {
+		return cmp.Or(cmp.Compare(a.Backend, b.Backend), strings.Compare(a.Database, b.Database), strings.Compare(a.Name, b.Name))
+	})
+	return out
+}
+
+// keepsLonger compares durations of retention; 0 is for ever.
+func keepsLonger(a, b time.Duration) bool {
+	return b != 0 && (a == 0 || a > b)
+}

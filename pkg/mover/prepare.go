@@ -1,0 +1,109 @@
+package mover
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"ringmaster/pkg/influx"
+	"ringmaster/pkg/operation"
+)
+
+// Prepare makes the databases and retention policies of a plan exist at their
+// destinations, exactly as at the source. It is harmless when repeated. A policy
+// that exists with other attributes is brought in line unless that would let
+// the destination forget points sooner than it does now; then it stays, since it
+// admits every point that is copied.
+func (m *Mover) Prepare(ctx context.Context, op *operation.Operation, plan *operation.Plan, w waiter) error {
+	for rest := plan.Policies; len(rest) > 0; {
+		first := rest[0]
+		n := slices.IndexFunc(rest, func(p operation.PlanPolicy) bool {
+			return p.Backend != first.Backend || p.Database != first.Database
+		})
+		if n < 0 {
+			n = len(rest)
+		}
+		url := plan.Backends[first.Backend].URL
+		err := m.patiently(ctx, "preparing "+url, w, func(ctx context.Context) error {
+			client, err := m.backends.Client(ctx, op, url, nil)
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			return prepareDatabase(ctx, client, first.Database, rest[:n])
+		})
+		if err != nil {
+			return fmt.Errorf("preparing database %q at %s: %w", first.Database, url, err)
+		}
+		rest = rest[n:]
+	}
+	return nil
+}
+
+func prepareDatabase(ctx context.Context, c *influx.Client, database string, wanted []operation.PlanPolicy) error {
+	existing, err := c.Databases(ctx)
+	if err != nil {
+		return err
+	}
+	byDefault := slices.IndexFunc(wanted, func(p operation.PlanPolicy) bool { return p.Default })
+	if !slices.Contains(existing, database) {
+		// Naming the default policy keeps InfluxDB from adding its own.
+		if byDefault >= 0 {
+			err = c.CreateDatabaseWith(ctx, database, policyOf(&wanted[byDefault]))
+		} else {
+			err = c.CreateDatabase(ctx, database)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	have, err := c.RetentionPolicies(ctx, database)
+	if err != nil {
+		return err
+	}
+	// The default comes last: making a policy the default takes the flag from
+	// the one that has it.
+	ordered := slices.Clone(wanted)
+	slices.SortStableFunc(ordered, func(a, b operation.PlanPolicy) int {
+		switch {
+		case a.Default == b.Default:
+			return 0
+		case a.Default:
+			return 1
+		default:
+			return -1
+		}
+	})
+	for i := range ordered {
+		if err := preparePolicy(ctx, c, database, policyOf(&ordered[i]), have); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func preparePolicy(ctx context.Context, c *influx.Client, database string, want influx.RetentionPolicy, have []influx.RetentionPolicy) error {
+	at := slices.IndexFunc(have, func(p influx.RetentionPolicy) bool { return p.Name == want.Name })
+	if at < 0 {
+		return c.CreateRetentionPolicy(ctx, database, want)
+	}
+	held := have[at]
+	if keepsLonger(held.Duration, want.Duration) {
+		want.Duration = held.Duration
+	}
+	if !want.Default {
+		// A flag can only be taken by another policy, which comes after.
+		want.Default = held.Default
+	}
+	if held == want {
+		return nil
+	}
+	return c.AlterRetentionPolicy(ctx, database, want)
+}
+
+func policyOf(p *operation.PlanPolicy) influx.RetentionPolicy {
+	return influx.RetentionPolicy{
+		Name: p.Name, Duration: p.Duration, ShardDuration: p.ShardDuration,
+		Replication: p.Replication, Default: p.Default,
+	}
+}
