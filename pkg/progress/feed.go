@@ -3,6 +3,7 @@ package progress
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"strings"
@@ -19,7 +20,7 @@ const TypeGap = "gap"
 // FeedEvent is one event of a feed.
 type FeedEvent struct {
 	// Sequence is the event's number in the stream; a reader that resumes after
-	// it misses nothing. A gap event has the number before First.
+	// it misses nothing that there still is.
 	Sequence uint64
 	// Type is the type string of the envelope, or TypeGap.
 	Type string
@@ -56,65 +57,78 @@ func NewFeed(log Log) *Feed { return &Feed{log: log} }
 // Last returns the sequence of the newest event: what to subscribe after to see
 // only what is new.
 func (f *Feed) Last(ctx context.Context) (uint64, error) {
-	_, last, err := f.log.Bounds(ctx)
+	_, next, err := f.log.Bounds(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("reading the end of the event stream: %w", err)
 	}
-	return last, nil
+	return next - 1, nil
 }
 
 // Subscribe yields the events of one operation, or of all when operationID is
 // empty, that come after a sequence, and waits for more until ctx ends; 0 means
-// from the oldest there is. When events after the given one are gone, or the
-// stream has never had it, a gap comes first. It ends with ctx, then without an
-// error, or after an error.
+// from the oldest there is. Where events are gone, and where the stream has
+// never come as far as the reader says it has read, a gap takes their place.
+// It ends with ctx, then without an error, or after an error.
 func (f *Feed) Subscribe(ctx context.Context, operationID string, after uint64) iter.Seq2[FeedEvent, error] {
 	return func(yield func(FeedEvent, error) bool) {
-		gap, err := f.gap(ctx, after)
+		from, gap, err := f.start(ctx, after)
 		if err != nil {
 			if ctx.Err() == nil {
 				yield(FeedEvent{}, err)
 			}
 			return
 		}
-		if gap != nil {
-			if !yield(gap.event(), nil) {
-				return
-			}
-			after = gap.First - 1
+		if gap != nil && !yield(gap.event(from-1), nil) {
+			return
 		}
-		for record, err := range f.log.Tail(ctx, after+1, filterOf(operationID)) {
-			if err != nil {
-				if ctx.Err() == nil {
-					yield(FeedEvent{}, fmt.Errorf("reading events: %w", err))
-				}
+		position := from - 1
+		for record, err := range f.log.Tail(ctx, from, filterOf(operationID)) {
+			var lost *bus.GapError
+			var e FeedEvent
+			ok := true
+			switch {
+			case errors.As(err, &lost):
+				position = max(position, lost.First-1)
+				e = Gap{After: lost.Requested - 1, First: lost.First}.event(position)
+			case err != nil && ctx.Err() != nil:
 				return
+			case err != nil:
+				yield(FeedEvent{}, fmt.Errorf("reading events: %w", err))
+				return
+			default:
+				position = record.Sequence
+				e, ok = feedEvent(record)
 			}
-			if e, ok := feedEvent(record); ok && !yield(e, nil) {
+			if ok && !yield(e, nil) {
 				return
 			}
 		}
 	}
 }
 
-// Page returns up to limit events that Subscribe would yield, without waiting.
-// A limit below 1 means DefaultPage, one above MaxPage means MaxPage.
+// Page returns up to limit events that Subscribe would yield, without waiting,
+// and a gap before them where there is one. A limit below 1 means DefaultPage,
+// one above MaxPage means MaxPage.
 func (f *Feed) Page(ctx context.Context, operationID string, after uint64, limit int) (FeedPage, error) {
 	if limit < 1 {
 		limit = DefaultPage
 	}
-	page := FeedPage{Events: []FeedEvent{}, Next: after}
-	gap, err := f.gap(ctx, after)
+	from, gap, err := f.start(ctx, after)
 	if err != nil {
 		return FeedPage{}, err
 	}
-	if gap != nil {
-		page.Events = append(page.Events, gap.event())
-		page.Next = gap.First - 1
+	records, err := f.log.Page(ctx, from, filterOf(operationID), min(limit, MaxPage))
+	var lost *bus.GapError
+	if errors.As(err, &lost) {
+		gap, err = &Gap{After: from - 1, First: lost.First}, nil
+		from = lost.First
 	}
-	records, err := f.log.Page(ctx, page.Next+1, filterOf(operationID), min(limit, MaxPage))
 	if err != nil {
 		return FeedPage{}, fmt.Errorf("reading events: %w", err)
+	}
+	page := FeedPage{Events: []FeedEvent{}, Next: from - 1}
+	if gap != nil {
+		page.Events = append(page.Events, gap.event(from-1))
 	}
 	for _, record := range records {
 		page.Next = record.Sequence
@@ -125,25 +139,27 @@ func (f *Feed) Page(ctx context.Context, operationID string, after uint64, limit
 	return page, nil
 }
 
-// gap returns what a reader after a sequence has missed; nil for nothing.
-func (f *Feed) gap(ctx context.Context, after uint64) (*Gap, error) {
-	if after == 0 {
-		return nil, nil
+// start returns the first sequence to read for a reader that has read as far as
+// after. The gap is not nil when the stream has never come that far: it was made
+// anew, and is read from its beginning.
+func (f *Feed) start(ctx context.Context, after uint64) (from uint64, gap *Gap, err error) {
+	first, next, err := f.log.Bounds(ctx)
+	switch {
+	case err != nil:
+		return 0, nil, fmt.Errorf("reading the bounds of the event stream: %w", err)
+	case after == 0:
+		return first, nil, nil
+	case after >= next:
+		return first, &Gap{After: after, First: first}, nil
+	default:
+		return after + 1, nil, nil
 	}
-	first, last, err := f.log.Bounds(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("reading the bounds of the event stream: %w", err)
-	}
-	if after+1 >= first && after <= last {
-		return nil, nil
-	}
-	return &Gap{After: after, First: max(first, 1)}, nil
 }
 
-func (g Gap) event() FeedEvent {
+func (g Gap) event(sequence uint64) FeedEvent {
 	// Two numbers always marshal.
 	data, _ := json.Marshal(g)
-	return FeedEvent{Sequence: g.First - 1, Type: TypeGap, Data: data}
+	return FeedEvent{Sequence: sequence, Type: TypeGap, Data: data}
 }
 
 // feedEvent reads what a feed says of an event. Types that this release does

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"ringmaster/events"
+	"ringmaster/pkg/bus"
 	"ringmaster/pkg/operation"
 )
 
@@ -27,34 +28,38 @@ func (p *Projection) follow(ctx context.Context) {
 // began. The order matters: an operation that begins while the records are read
 // may be missed there, but never in the events.
 func (p *Projection) followOnce(ctx context.Context) error {
-	_, last, err := p.log.Bounds(ctx)
+	_, next, err := p.log.Bounds(ctx)
 	if err != nil {
 		return fmt.Errorf("reading the end of the event stream: %w", err)
 	}
 	if err := p.rescan(ctx); err != nil {
 		return err
 	}
-	expected := last + 1
-	for record, err := range p.log.Tail(ctx, expected, events.AllEvents) {
-		if err != nil {
-			return fmt.Errorf("reading events: %w", err)
-		}
-		if record.Sequence > expected {
-			p.options.Logger.WarnContext(ctx, "events are missing; reading the records again",
-				"first", expected, "last", record.Sequence-1)
+	for record, err := range p.log.Tail(ctx, next, events.AllEvents) {
+		var gap *bus.GapError
+		switch {
+		case errors.As(err, &gap):
+			p.options.Logger.WarnContext(ctx, "events are gone; reading the records again", "error", err)
 			p.requestRescan()
+		case err != nil:
+			return fmt.Errorf("reading events: %w", err)
+		default:
+			p.take(ctx, record)
 		}
-		expected = max(expected, record.Sequence+1)
-		_, payload, err := events.Decode(record.Data)
-		if err != nil {
-			// Not for us to carry out, so there is nothing to reject: an event
-			// of a later release, or no event at all.
-			p.options.Logger.DebugContext(ctx, "skipping an event", "sequence", record.Sequence, "error", err)
-			continue
-		}
-		p.apply(payload)
 	}
 	return nil
+}
+
+// take takes in one message of the stream.
+func (p *Projection) take(ctx context.Context, record bus.Record) {
+	_, payload, err := events.Decode(record.Data)
+	if err != nil {
+		// Nothing asks for it to be carried out, so there is nothing to reject:
+		// it is an event of a later release, or none at all.
+		p.options.Logger.DebugContext(ctx, "skipping an event", "sequence", record.Sequence, "error", err)
+		return
+	}
+	p.apply(payload)
 }
 
 // rescan reads all records.

@@ -61,15 +61,17 @@ type Records interface {
 	Operation(ctx context.Context, id string) (operation.Operation, uint64, error)
 }
 
-// Log reads the event stream.
+// Log reads the event stream; *bus.Log is one.
 type Log interface {
-	// Bounds returns the sequences of the oldest event that the stream still
-	// holds and of the newest it has ever held. In an empty stream first is
-	// last + 1.
-	Bounds(ctx context.Context) (first, last uint64, err error)
-	// Tail yields the events that match the subject filter from a sequence on,
-	// in order, waiting for more at the end. It ends with ctx or with an error.
+	// Bounds returns the sequence of the oldest event and the one that the next
+	// event will have; they are equal when there is none.
+	Bounds(ctx context.Context) (first, next uint64, err error)
+	// Tail yields the events that match a subject filter from a sequence on, in
+	// order, and waits for more. Where events are gone it yields a
+	// *bus.GapError and goes on with the oldest that there is; any other error,
+	// that of ctx included, is the last it yields.
 	Tail(ctx context.Context, from uint64, filter string) iter.Seq2[bus.Record, error]
-	// Page returns up to limit events like Tail, without waiting.
+	// Page returns at most limit events like Tail, without waiting. A
+	// *bus.GapError comes beside the events.
 	Page(ctx context.Context, from uint64, filter string, limit int) ([]bus.Record, error)
 }
