@@ -1,0 +1,344 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"ringmaster/events"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// ErrIncompatible says that a stream exists with a setting that Ringmaster's
+// guarantees rest on and that must not be changed under it.
+var ErrIncompatible = errors.New("incompatible stream")
+
+// IncompatibleError names the setting; it matches ErrIncompatible.
+type IncompatibleError struct {
+	Stream, Setting string
+	Found, Wanted   string
+}
+
+// Error names stream, setting, found and wanted.
+func (e *IncompatibleError) Error() string {
+	return fmt.Sprintf("%v %s: %s is %s, needs %s", ErrIncompatible, e.Stream, e.Setting, e.Found, e.Wanted)
+}
+
+// Is makes errors.Is(err, ErrIncompatible) true.
+func (e *IncompatibleError) Is(target error) bool { return target == ErrIncompatible }
+
+const (
+	// clusterReplicas is how many servers hold each stream in a cluster.
+	clusterReplicas = 3
+	// markerTTL is how long the marker of a deleted or expired key stays.
+	markerTTL = 5 * time.Minute
+	// defaultDuplicates is the server's own duplicate window.
+	defaultDuplicates = 2 * time.Minute
+)
+
+// ApplyOption changes what Apply asks for.
+type ApplyOption func(*applying)
+
+type applying struct {
+	leaseTTL time.Duration
+}
+
+// WithLeaseTTL sets how long a lease lives after its last renewal. All
+// processes read it from the bucket; the default is events.LeaseTTL.
+func WithLeaseTTL(d time.Duration) ApplyOption {
+	return func(a *applying) { a.leaseTTL = d }
+}
+
+// Apply creates every stream, bucket, object store and consumer of package
+// events that is missing, and brings limits of existing ones up to date. What
+// exists with another meaning is refused with an *IncompatibleError, before
+// anything is changed. Applying twice, or by several processes at once, is
+// harmless.
+//
+// replicas 0 means 1 on a single server and 3 in a cluster, where fewer are an
+// error, not a fallback. Replicas that exist are never taken away.
+func (b *Bus) Apply(ctx context.Context, replicas int, options ...ApplyOption) error {
+	a := applying{leaseTTL: events.LeaseTTL}
+	for _, o := range options {
+		o(&a)
+	}
+	if replicas == 0 {
+		replicas = 1
+		if b.conn.ConnectedClusterName() != "" {
+			replicas = clusterReplicas
+		}
+	}
+	specs := events.All(replicas)
+	configs := make([]jetstream.StreamConfig, 0, len(specs.Streams)+len(specs.Buckets)+len(specs.Objects))
+	for _, s := range specs.Streams {
+		configs = append(configs, streamConfig(s, replicas))
+	}
+	for _, s := range specs.Buckets {
+		if s.Name == events.BucketLeases {
+			s.TTL = a.leaseTTL
+		}
+		configs = append(configs, bucketConfig(s, replicas))
+	}
+	for _, s := range specs.Objects {
+		configs = append(configs, objectStoreConfig(s, replicas))
+	}
+	found := make([]*jetstream.StreamConfig, len(configs))
+	for i, wanted := range configs {
+		var err error
+		if found[i], err = b.existing(ctx, wanted); err != nil {
+			return err
+		}
+	}
+	for i, wanted := range configs {
+		if err := b.applyStream(ctx, wanted, found[i]); err != nil {
+			return err
+		}
+	}
+	for _, s := range specs.Consumers {
+		if err := b.applyConsumer(ctx, s, a.leaseTTL); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func streamConfig(s events.StreamSpec, replicas int) jetstream.StreamConfig {
+	c := jetstream.StreamConfig{
+		Name:                 s.Name,
+		Description:          s.Reason,
+		Subjects:             s.Subjects,
+		Retention:            jetstream.LimitsPolicy,
+		MaxMsgs:              -1,
+		MaxBytes:             unlimited(s.MaxBytes),
+		MaxMsgsPerSubject:    unlimited(s.MaxMessagesPerSubject),
+		MaxMsgSize:           -1,
+		MaxConsumers:         -1,
+		MaxAge:               s.MaxAge,
+		Discard:              jetstream.DiscardOld,
+		DiscardNewPerSubject: s.DiscardNewPerSubject,
+		Storage:              jetstream.FileStorage,
+		Replicas:             replicas,
+		Duplicates:           duplicates(s.DuplicateWindow, s.MaxAge),
+		AllowAtomicPublish:   s.AtomicPublish,
+		AllowDirect:          true,
+	}
+	if s.Retention == events.RetentionWorkQueue {
+		c.Retention = jetstream.WorkQueuePolicy
+	}
+	if s.DiscardNew {
+		c.Discard = jetstream.DiscardNew
+	}
+	return c
+}
+
+// bucketConfig is what other NATS clients expect of a key-value bucket, so that
+// their tools can read it.
+func bucketConfig(s events.BucketSpec, replicas int) jetstream.StreamConfig {
+	c := jetstream.StreamConfig{
+		Name:              bucketStream(s.Name),
+		Description:       s.Reason,
+		Subjects:          []string{bucketSubject(s.Name, ">")},
+		Retention:         jetstream.LimitsPolicy,
+		MaxMsgs:           -1,
+		MaxBytes:          -1,
+		MaxMsgsPerSubject: int64(s.History),
+		MaxMsgSize:        -1,
+		MaxConsumers:      -1,
+		MaxAge:            s.TTL,
+		Discard:           jetstream.DiscardNew,
+		Storage:           jetstream.FileStorage,
+		Replicas:          replicas,
+		Duplicates:        duplicates(0, s.TTL),
+		AllowRollup:       true,
+		DenyDelete:        true,
+		AllowDirect:       true, // for lists; single keys are read from the leader
+		AllowMsgTTL:       true,
+	}
+	if s.TTL > 0 {
+		c.SubjectDeleteMarkerTTL = markerTTL // so that watchers see an expiry
+	}
+	return c
+}
+
+func objectStoreConfig(s events.ObjectStoreSpec, replicas int) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:              "OBJ_" + s.Name,
+		Description:       s.Reason,
+		Subjects:          []string{"$O." + s.Name + ".C.>", "$O." + s.Name + ".M.>"},
+		Retention:         jetstream.LimitsPolicy,
+		MaxMsgs:           -1,
+		MaxBytes:          unlimited(s.MaxBytes),
+		MaxMsgsPerSubject: -1,
+		MaxMsgSize:        -1,
+		MaxConsumers:      -1,
+		Discard:           jetstream.DiscardNew,
+		Storage:           jetstream.FileStorage,
+		Replicas:          replicas,
+		Duplicates:        defaultDuplicates,
+		AllowRollup:       true,
+		// Off: an object must be found right after it was put, which only the
+		// leader promises.
+		AllowDirect: false,
+	}
+}
+
+func unlimited(n int64) int64 {
+	if n == 0 {
+		return -1
+	}
+	return n
+}
+
+// duplicates is a window the server accepts: not longer than messages live.
+func duplicates(window, maxAge time.Duration) time.Duration {
+	if window == 0 {
+		window = defaultDuplicates
+	}
+	if maxAge > 0 {
+		window = min(window, maxAge)
+	}
+	return window
+}
+
+// existing returns the configuration of the wanted stream as it stands, nil
+// when there is none, and refuses one with another meaning.
+func (b *Bus) existing(ctx context.Context, wanted jetstream.StreamConfig) (*jetstream.StreamConfig, error) {
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
+	var found *jetstream.StreamConfig
+	err := b.repeat(ctx, func(ctx context.Context) error {
+		s, err := b.js.Stream(ctx, wanted.Name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		found = &s.CachedInfo().Config
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("looking up stream %s: %w", wanted.Name, err)
+	}
+	if found == nil {
+		return nil, nil
+	}
+	return found, compatible(*found, wanted)
+}
+
+// compatible compares the settings that give a stream its meaning.
+func compatible(found, wanted jetstream.StreamConfig) error {
+	slices.Sort(found.Subjects)
+	wanted.Subjects = slices.Sorted(slices.Values(wanted.Subjects))
+	for _, c := range []struct {
+		setting       string
+		found, wanted any
+	}{
+		{"retention", found.Retention, wanted.Retention},
+		{"storage", found.Storage, wanted.Storage},
+		{"persist mode", found.PersistMode, wanted.PersistMode},
+		{"subjects", strings.Join(found.Subjects, ", "), strings.Join(wanted.Subjects, ", ")},
+		{"discard", found.Discard, wanted.Discard},
+		{"discard new per subject", found.DiscardNewPerSubject, wanted.DiscardNewPerSubject},
+		{"maximum messages per subject", found.MaxMsgsPerSubject, wanted.MaxMsgsPerSubject},
+		{"maximum messages", found.MaxMsgs, wanted.MaxMsgs},
+		{"deny delete", found.DenyDelete, wanted.DenyDelete},
+		{"deny purge", found.DenyPurge, wanted.DenyPurge},
+		{"sealed", found.Sealed, wanted.Sealed},
+		{"no acknowledgement", found.NoAck, wanted.NoAck},
+		{"mirror", found.Mirror != nil, wanted.Mirror != nil},
+		{"subject transform", found.SubjectTransform != nil, wanted.SubjectTransform != nil},
+	} {
+		if c.found != c.wanted {
+			return &IncompatibleError{
+				Stream: found.Name, Setting: c.setting,
+				Found: fmt.Sprint(c.found), Wanted: fmt.Sprint(c.wanted),
+			}
+		}
+	}
+	return nil
+}
+
+// applyStream creates the stream or brings its limits up to date.
+func (b *Bus) applyStream(ctx context.Context, wanted jetstream.StreamConfig, found *jetstream.StreamConfig) error {
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
+	if found == nil {
+		err := b.repeat(ctx, func(ctx context.Context) error {
+			_, err := b.js.CreateStream(ctx, wanted)
+			return err
+		})
+		switch {
+		case err == nil:
+			return nil
+		case apiCode(err) == codeNoPeers || apiCode(err) == codeReplicasNotSupported:
+			return fmt.Errorf("creating stream %s: %d servers must be up to hold it: %w", wanted.Name, wanted.Replicas, err)
+		case !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse):
+			return fmt.Errorf("creating stream %s: %w", wanted.Name, err)
+		}
+		// Another process was faster, with other limits.
+		if found, err = b.existing(ctx, wanted); err != nil {
+			return err
+		}
+		if found == nil {
+			return fmt.Errorf("creating stream %s: it was removed at the same time", wanted.Name)
+		}
+	}
+	next := *found
+	next.Description = wanted.Description
+	next.MaxAge = wanted.MaxAge
+	next.MaxBytes = wanted.MaxBytes
+	next.Duplicates = wanted.Duplicates
+	next.Replicas = max(found.Replicas, wanted.Replicas)
+	next.AllowAtomicPublish = wanted.AllowAtomicPublish
+	next.AllowDirect = wanted.AllowDirect
+	next.AllowRollup = wanted.AllowRollup
+	next.AllowMsgTTL = wanted.AllowMsgTTL
+	next.SubjectDeleteMarkerTTL = wanted.SubjectDeleteMarkerTTL
+	if sameLimits(next, *found) {
+		return nil
+	}
+	err := b.repeat(ctx, func(ctx context.Context) error {
+		_, err := b.js.UpdateStream(ctx, next)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("updating stream %s: %w", wanted.Name, err)
+	}
+	return nil
+}
+
+// sameLimits compares what applyStream may change.
+func sameLimits(a, b jetstream.StreamConfig) bool {
+	return a.Description == b.Description && a.MaxAge == b.MaxAge && a.MaxBytes == b.MaxBytes &&
+		a.Duplicates == b.Duplicates && a.Replicas == b.Replicas && a.AllowAtomicPublish == b.AllowAtomicPublish &&
+		a.AllowDirect == b.AllowDirect && a.AllowRollup == b.AllowRollup && a.AllowMsgTTL == b.AllowMsgTTL &&
+		a.SubjectDeleteMarkerTTL == b.SubjectDeleteMarkerTTL
+}
+
+// applyConsumer creates or updates a durable consumer. A nudge whose worker
+// died comes back when the worker's lease has run out.
+func (b *Bus) applyConsumer(ctx context.Context, s events.ConsumerSpec, ackWait time.Duration) error {
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
+	err := b.repeat(ctx, func(ctx context.Context) error {
+		_, err := b.js.CreateOrUpdateConsumer(ctx, s.Stream, jetstream.ConsumerConfig{
+			Durable:       s.Name,
+			Description:   s.Reason,
+			DeliverPolicy: jetstream.DeliverAllPolicy,
+			AckPolicy:     jetstream.AckExplicitPolicy,
+			AckWait:       ackWait,
+			MaxDeliver:    -1,
+			MaxAckPending: s.MaxAckPending,
+		})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("applying consumer %s of %s: %w", s.Name, s.Stream, err)
+	}
+	return nil
+}

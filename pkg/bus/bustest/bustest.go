@@ -1,0 +1,192 @@
+// Package bustest starts real NATS servers for tests: one embedded as in
+// production, or a cluster. Everything ends with the test.
+package bustest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"ringmaster/pkg/bus"
+
+	natsserver "github.com/nats-io/nats-server/v2/server"
+	"github.com/stretchr/testify/require"
+)
+
+// patience bounds every wait of this package.
+const patience = 30 * time.Second
+
+// Start starts an embedded server, applies the specs and returns a connection
+// inside the process.
+func Start(t testing.TB, options ...bus.ApplyOption) (*bus.Bus, *bus.Server) {
+	t.Helper()
+	s := StartServer(t, t.TempDir())
+	b := Connect(t, bus.Options{Server: s})
+	Apply(t, b, options...)
+	return b, s
+}
+
+// StartServer starts an embedded server on dir and stops it with the test.
+func StartServer(t testing.TB, dir string) *bus.Server {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	s, err := bus.StartServer(ctx, bus.ServerOptions{Dir: dir})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		require.NoError(t, s.Close(ctx))
+	})
+	return s
+}
+
+// Connect connects and closes with the test.
+func Connect(t testing.TB, o bus.Options) *bus.Bus {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if o.Name == "" {
+		o.Name = t.Name()
+	}
+	b, err := bus.Connect(ctx, o)
+	require.NoError(t, err)
+	t.Cleanup(b.Close)
+	return b
+}
+
+// Apply applies the specs. A cluster may still be electing its leader.
+func Apply(t testing.TB, b *bus.Bus, options ...bus.ApplyOption) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	require.NoError(t, b.Apply(ctx, 0, options...))
+}
+
+// Cluster is a cluster of servers with JetStream, synced like the embedded one.
+type Cluster struct {
+	t       testing.TB
+	token   string
+	options []*natsserver.Options
+	nodes   []*natsserver.Server
+}
+
+// StartCluster starts n servers, applies the specs with three replicas and
+// returns the cluster and a connection to the first server.
+func StartCluster(t testing.TB, n int, options ...bus.ApplyOption) (*bus.Bus, *Cluster) {
+	t.Helper()
+	c := &Cluster{t: t, token: "cluster-test"}
+	ports := freePorts(t, 2*n)
+	routes := make([]*url.URL, n)
+	for i := range n {
+		routes[i] = &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", ports[n+i])}
+	}
+	for i := range n {
+		c.options = append(c.options, &natsserver.Options{
+			ServerName:             fmt.Sprintf("n%d", i),
+			Host:                   "127.0.0.1",
+			Port:                   ports[i],
+			Authorization:          c.token,
+			Cluster:                natsserver.ClusterOpts{Name: "ringmaster", Host: "127.0.0.1", Port: ports[n+i]},
+			Routes:                 routes,
+			JetStream:              true,
+			StoreDir:               t.TempDir(),
+			JetStreamMaxStore:      16 << 30,
+			JetStreamMaxMemory:     64 << 20,
+			SyncAlways:             true,
+			NoSigs:                 true,
+			NoLog:                  true,
+			DisableJetStreamBanner: true,
+		})
+		c.nodes = append(c.nodes, nil)
+	}
+	t.Cleanup(func() {
+		for i := range c.nodes {
+			c.StopNode(i)
+		}
+	})
+	for i := range n {
+		c.StartNode(i)
+	}
+	require.Eventually(t, func() bool {
+		for _, s := range c.nodes {
+			if !s.JetStreamIsCurrent() || s.NumRoutes() == 0 {
+				return false
+			}
+			if s.JetStreamIsLeader() {
+				return true
+			}
+		}
+		return false
+	}, patience, 20*time.Millisecond, "cluster has no leader")
+	b := c.Connect(0)
+	Apply(t, b, options...)
+	return b, c
+}
+
+// Connect returns a connection to one node. It moves to others when that node
+// goes away.
+func (c *Cluster) Connect(node int) *bus.Bus {
+	c.t.Helper()
+	urls := []string{c.URL(node)}
+	for i := range c.options {
+		if i != node {
+			urls = append(urls, c.URL(i))
+		}
+	}
+	return Connect(c.t, bus.Options{URL: strings.Join(urls, ","), Token: c.token})
+}
+
+// URL is where a node listens.
+func (c *Cluster) URL(node int) string {
+	return fmt.Sprintf("nats://127.0.0.1:%d", c.options[node].Port)
+}
+
+// Token authenticates to every node.
+func (c *Cluster) Token() string { return c.token }
+
+// StartNode starts a node that does not run, on its old store.
+func (c *Cluster) StartNode(node int) {
+	c.t.Helper()
+	s, err := natsserver.NewServer(c.options[node].Clone())
+	require.NoError(c.t, err)
+	c.nodes[node] = s
+	s.Start()
+	require.True(c.t, s.ReadyForConnections(patience), "node does not start")
+}
+
+// StopNode stops a node if it runs.
+func (c *Cluster) StopNode(node int) {
+	if s := c.nodes[node]; s != nil {
+		s.Shutdown()
+		s.WaitForShutdown()
+		c.nodes[node] = nil
+	}
+}
+
+// StreamLeader returns the node that leads a stream, or -1.
+func (c *Cluster) StreamLeader(stream string) int {
+	for i, s := range c.nodes {
+		if s != nil && s.JetStreamIsStreamLeader(natsserver.DEFAULT_GLOBAL_ACCOUNT, stream) {
+			return i
+		}
+	}
+	return -1
+}
+
+// freePorts returns ports that are free at this moment.
+func freePorts(t testing.TB, n int) []int {
+	t.Helper()
+	ports := make([]int, n)
+	for i := range ports {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer func() { require.NoError(t, l.Close()) }()
+		ports[i] = l.Addr().(*net.TCPAddr).Port
+	}
+	return ports
+}

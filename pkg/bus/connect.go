@@ -1,0 +1,230 @@
+package bus
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"ringmaster/events"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// defaultTimeout bounds a call whose context has no earlier deadline. It
+	// outlasts the election of a new leader in a cluster.
+	defaultTimeout = 15 * time.Second
+	// attemptTimeout bounds one try of a call that may be repeated.
+	attemptTimeout = 3 * time.Second
+	// retryPause is the pause before a repeated try.
+	retryPause = 50 * time.Millisecond
+)
+
+// Options configure a connection.
+type Options struct {
+	// URL names one or several servers, separated by commas. Not used when
+	// Server is set.
+	URL string
+	// Token authenticates to an embedded server of another process.
+	Token string
+	// TLS is used for tls:// URLs; nil means the system's certificates.
+	TLS *tls.Config
+	// Server, when set, is connected to inside this process.
+	Server *Server
+	// Name tells this process from others in logs and in its health probe.
+	Name string
+	// Timeout bounds each call whose context has no earlier deadline;
+	// 0 means 15 s.
+	Timeout time.Duration
+	// Logger receives connection changes; nil means none.
+	Logger *slog.Logger
+}
+
+// Bus is a connection to JetStream. It is safe for use by several goroutines,
+// and reconnects for as long as it is open.
+type Bus struct {
+	conn    *nats.Conn
+	js      jetstream.JetStream
+	name    string
+	timeout time.Duration
+	log     *slog.Logger
+	closed  chan struct{} // closed when the connection is
+
+	mu sync.Mutex
+	up chan struct{} // closed while connected, replaced when not
+}
+
+// Connect returns a connected bus. While no server answers it keeps trying
+// until ctx ends; a server that refuses the credentials ends it at once.
+func Connect(ctx context.Context, o Options) (*Bus, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Timeout == 0 {
+		o.Timeout = defaultTimeout
+	}
+	b := &Bus{
+		name:    o.Name,
+		timeout: o.Timeout,
+		log:     o.Logger.With("part", "nats"),
+		closed:  make(chan struct{}),
+		up:      make(chan struct{}),
+	}
+	options := []nats.Option{
+		nats.Name(o.Name),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(100 * time.Millisecond),
+		nats.ReconnectJitter(200*time.Millisecond, 400*time.Millisecond),
+		// What cannot be sent now is not sent later: callers wait for the
+		// connection instead, for as long as they want to.
+		nats.ReconnectBufSize(-1),
+		nats.IgnoreAuthErrorAbort(),
+		nats.PingInterval(5 * time.Second),
+		nats.MaxPingsOutstanding(2),
+		nats.Timeout(attemptTimeout),
+		nats.ConnectHandler(func(*nats.Conn) { b.setUp(true) }),
+		nats.ReconnectHandler(func(*nats.Conn) {
+			b.setUp(true)
+			b.log.Info("reconnected")
+		}),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			b.setUp(false)
+			if err != nil {
+				b.log.Warn("disconnected", "error", err)
+			}
+		}),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			b.log.Warn("asynchronous error", "error", err)
+		}),
+		nats.ClosedHandler(func(*nats.Conn) { close(b.closed) }),
+	}
+	if o.Server != nil {
+		options = append(options, nats.InProcessServer(o.Server.nats), nats.Token(o.Server.token))
+	} else if o.Token != "" {
+		options = append(options, nats.Token(o.Token))
+	}
+	if o.TLS != nil && o.Server == nil {
+		options = append(options, nats.Secure(o.TLS))
+	}
+	for {
+		conn, err := nats.Connect(o.URL, options...)
+		if err == nil {
+			b.conn = conn
+			break
+		}
+		if errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) {
+			return nil, fmt.Errorf("connecting to NATS: %w", err)
+		}
+		if waitErr := pause(ctx, retryPause*4); waitErr != nil {
+			return nil, fmt.Errorf("connecting to NATS: %w: %w", ErrUnavailable, err)
+		}
+	}
+	b.setUp(true)
+	js, err := jetstream.New(b.conn, jetstream.WithDefaultTimeout(o.Timeout))
+	if err != nil {
+		b.Close()
+		return nil, fmt.Errorf("opening JetStream: %w", err)
+	}
+	b.js = js
+	return b, nil
+}
+
+// Close ends the connection and everything that reads from it. What was not
+// acknowledged yet stays unknown to its caller.
+func (b *Bus) Close() {
+	b.conn.Close()
+	<-b.closed
+}
+
+// Connected reports whether the connection stands at this moment.
+func (b *Bus) Connected() bool { return b.conn.IsConnected() }
+
+// Probe proves that JetStream works by publishing a message and having it
+// acknowledged, which the server does when it is on disk. It does not repeat:
+// a failure is the answer.
+func (b *Bus) Probe(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, min(b.timeout, 5*time.Second))
+	defer cancel()
+	_, err := b.js.Publish(ctx, events.ProbeSubject(b.name), []byte(time.Now().UTC().Format(time.RFC3339Nano)),
+		jetstream.WithExpectStream(events.StreamProbe))
+	if err != nil {
+		return fmt.Errorf("probing JetStream: %w", classify(err))
+	}
+	return nil
+}
+
+func (b *Bus) setUp(up bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	select {
+	case <-b.up:
+		if !up {
+			b.up = make(chan struct{})
+		}
+	default:
+		if up {
+			close(b.up)
+		}
+	}
+}
+
+// bounded gives a call its deadline.
+func (b *Bus) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, b.timeout, ErrUnavailable)
+}
+
+// connected waits for the connection.
+func (b *Bus) connected(ctx context.Context) error {
+	b.mu.Lock()
+	up := b.up
+	b.mu.Unlock()
+	select {
+	case <-up:
+		return nil
+	case <-b.closed:
+		return ErrClosed
+	case <-ctx.Done():
+		return fmt.Errorf("%w: waiting for the connection: %w", ErrUnavailable, context.Cause(ctx))
+	}
+}
+
+// attempt runs one try of a call that may be repeated, when connected.
+func (b *Bus) attempt(ctx context.Context, try func(context.Context) error) error {
+	if err := b.connected(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	return classify(try(ctx))
+}
+
+// repeat runs try until it succeeds, fails for a reason of its own, or ctx ends.
+// Only for calls that may be carried out twice.
+func (b *Bus) repeat(ctx context.Context, try func(context.Context) error) error {
+	for {
+		err := b.attempt(ctx, try)
+		if err == nil || !errors.Is(err, ErrUnavailable) {
+			return err
+		}
+		if pause(ctx, retryPause) != nil {
+			return err
+		}
+	}
+}
+
+// pause waits for d or until ctx ends, whose error it then returns.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,161 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"ringmaster/events"
+)
+
+var (
+	// ErrHeld says that another holds the lease.
+	ErrHeld = errors.New("lease is held")
+	// ErrLeaseLost says that a lease ran out or was taken over.
+	ErrLeaseLost = errors.New("lease is lost")
+)
+
+// HeldError says who holds a lease; it matches ErrHeld.
+type HeldError struct {
+	Key string
+	// Value is what the holder gave to Acquire.
+	Value []byte
+}
+
+// Error names the lease.
+func (e *HeldError) Error() string { return fmt.Sprintf("lease %s is held", e.Key) }
+
+// Is makes errors.Is(err, ErrHeld) true.
+func (e *HeldError) Is(target error) bool { return target == ErrHeld }
+
+// Leases say who is alive: a lease that is not renewed runs out by itself. A
+// lease is no fence; that is the compare-and-set on the record it is about.
+type Leases struct {
+	bucket *Bucket
+	ttl    time.Duration
+}
+
+// Lease is a lease that was acquired. It is safe for use by several goroutines.
+type Lease struct {
+	leases *Leases
+	key    string
+	value  []byte
+
+	mu       sync.Mutex
+	revision uint64
+	expires  time.Time
+}
+
+// Leases returns the leases, with the TTL that the bucket has.
+func (b *Bus) Leases(ctx context.Context) (*Leases, error) {
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
+	l := &Leases{bucket: b.Bucket(events.BucketLeases)}
+	err := b.repeat(ctx, func(ctx context.Context) error {
+		s, err := b.js.Stream(ctx, l.bucket.stream)
+		if err == nil {
+			l.ttl = s.CachedInfo().Config.MaxAge
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("opening leases: %w", err)
+	}
+	if l.ttl <= 0 {
+		return nil, fmt.Errorf("opening leases: bucket %s has no TTL", l.bucket.name)
+	}
+	return l, nil
+}
+
+// TTL is how long a lease lives after its last renewal. Renew every third of it.
+func (l *Leases) TTL() time.Duration { return l.ttl }
+
+// Acquire takes the lease, or returns a *HeldError with the holder's value. It
+// does not wait.
+func (l *Leases) Acquire(ctx context.Context, key string, value []byte) (*Lease, error) {
+	for {
+		asked := time.Now()
+		revision, err := l.bucket.Create(ctx, key, value)
+		if err == nil {
+			return &Lease{leases: l, key: key, value: value, revision: revision, expires: asked.Add(l.ttl)}, nil
+		}
+		if !errors.Is(err, ErrExists) {
+			return nil, fmt.Errorf("acquiring lease: %w", err)
+		}
+		holder, err := l.bucket.Get(ctx, key)
+		if err == nil {
+			return nil, &HeldError{Key: key, Value: holder.Value}
+		}
+		if !errors.Is(err, ErrNotFound) { // not found: it ran out just now
+			return nil, fmt.Errorf("acquiring lease: %w", err)
+		}
+	}
+}
+
+// Holder returns the value of the lease's holder, or ErrNotFound.
+func (l *Leases) Holder(ctx context.Context, key string) ([]byte, error) {
+	e, err := l.bucket.Get(ctx, key)
+	if err != nil {
+		return nil, fmt.Errorf("reading lease: %w", err)
+	}
+	return e.Value, nil
+}
+
+// Bucket is the bucket of the leases, to list and watch holders.
+func (l *Leases) Bucket() *Bucket { return l.bucket }
+
+// Key is the lease's key.
+func (l *Lease) Key() string { return l.key }
+
+// Expires is until when the lease is surely held: reckoned by this process's
+// monotonic clock from before the last successful renewal was asked for. A
+// process that was stopped past it must not go on as the holder before it has
+// renewed.
+func (l *Lease) Expires() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.expires
+}
+
+// Held reports whether Expires lies ahead.
+func (l *Lease) Held() bool { return time.Now().Before(l.Expires()) }
+
+// Renew keeps the lease for another TTL. ErrLeaseLost means that it ran out or
+// is another's and can't come back; after ErrUnavailable it may be tried again.
+func (l *Lease) Renew(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.revision == 0 {
+		return fmt.Errorf("renewing lease %s: %w", l.key, ErrLeaseLost)
+	}
+	asked := time.Now()
+	revision, err := l.leases.bucket.Update(ctx, l.key, l.value, l.revision)
+	switch {
+	case err == nil:
+		l.revision, l.expires = revision, asked.Add(l.leases.ttl)
+		return nil
+	case errors.Is(err, ErrConflict):
+		l.revision, l.expires = 0, time.Time{}
+		return fmt.Errorf("renewing lease %s: %w", l.key, ErrLeaseLost)
+	default:
+		return fmt.Errorf("renewing lease: %w", err)
+	}
+}
+
+// Release gives the lease up, so that another need not wait for it to run out.
+// A lease that is lost already is no error.
+func (l *Lease) Release(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.revision == 0 {
+		return nil
+	}
+	err := l.leases.bucket.Delete(ctx, l.key, l.revision)
+	if err != nil && !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("releasing lease: %w", err)
+	}
+	l.revision, l.expires = 0, time.Time{}
+	return nil
+}
