@@ -209,10 +209,9 @@ func (p Rebalance) Scope() []string { return []string{CircleScope(p.CircleID)} }
 func CircleScope(id int) string { return fmt.Sprintf("circle/%d", id) }
 
 // Public returns a copy of o that may be shown: parameters without credentials,
-// sealed or not, and without the bookkeeping of its locks.
+// sealed or not.
 func (o Operation) Public() Operation {
 	o.Parameters = publicParameters(o.Kind, o.Parameters)
-	o.Locks = nil
 	return o
 }
 

@@ -47,9 +47,6 @@ type Operation struct {
 	Result   *Result   `json:"result"`
 	Plan     *PlanRef  `json:"plan,omitempty"`
 	Report   *Document `json:"report,omitempty"`
-	// Locks are the sequences of the operation's messages in the command
-	// stream (its command and its scopes); releasing deletes exactly these.
-	Locks []uint64 `json:"locks,omitempty"`
 }
 
 // Condition is something true beside the state, such as "stalled".

@@ -1,0 +1,179 @@
+package ledger
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"ringmaster/events"
+	"ringmaster/pkg/bus"
+	"ringmaster/pkg/operation"
+)
+
+// Operation reads one operation, or operation.ErrNotFound.
+func (l *Ledger) Operation(ctx context.Context, id string) (Versioned[operation.Operation], error) {
+	e, err := l.operations.Get(ctx, events.EscapeToken(id))
+	if errors.Is(err, bus.ErrNotFound) {
+		return Versioned[operation.Operation]{}, operation.ErrNotFound
+	}
+	if err != nil {
+		return Versioned[operation.Operation]{}, fmt.Errorf("reading operation %s: %w", id, err)
+	}
+	return decode[operation.Operation](e)
+}
+
+// Operations calls each for every operation, in no particular order.
+func (l *Ledger) Operations(ctx context.Context, each func(operation.Operation, uint64) error) error {
+	for e, err := range l.operations.List(ctx, "") {
+		if err != nil {
+			return fmt.Errorf("listing operations: %w", err)
+		}
+		v, err := decode[operation.Operation](e)
+		if err != nil {
+			return err
+		}
+		if err := each(v.Value, v.Revision); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// OpenOperations returns the ids of the operations whose command lies in the
+// command stream: those that have been accepted and have not been closed.
+func (l *Ledger) OpenOperations(ctx context.Context) ([]string, error) {
+	var ids []string
+	for r, err := range l.scopes.Open(ctx, events.AllCommands) {
+		if err != nil {
+			return nil, fmt.Errorf("listing open operations: %w", err)
+		}
+		if _, id, ok := events.ParseCommandSubject(r.Subject); ok {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// CreateOperation stores a new operation; ErrConflict when the id is taken.
+func (l *Ledger) CreateOperation(ctx context.Context, op operation.Operation) (Versioned[operation.Operation], error) {
+	raw, err := json.Marshal(op)
+	if err != nil {
+		return Versioned[operation.Operation]{}, fmt.Errorf("storing operation %s: %w", op.ID, err)
+	}
+	revision, err := l.operations.Create(ctx, events.EscapeToken(op.ID), raw)
+	if err != nil {
+		return Versioned[operation.Operation]{}, fmt.Errorf("storing operation %s: %w", op.ID, conflict(err))
+	}
+	return Versioned[operation.Operation]{Value: op, Revision: revision}, nil
+}
+
+// UpdateOperation stores a changed operation over the revision it was read at,
+// and tells of it. A change of state must be one the state machine has.
+func (l *Ledger) UpdateOperation(ctx context.Context, was Versioned[operation.Operation], op operation.Operation) (Versioned[operation.Operation], error) {
+	if op.State != was.Value.State && !was.Value.State.CanMove(op.State, was.Value.PausedIn) {
+		return was, fmt.Errorf("storing operation %s: %w", op.ID, &operation.TransitionError{From: was.Value.State, To: op.State})
+	}
+	raw, err := json.Marshal(op)
+	if err != nil {
+		return was, fmt.Errorf("storing operation %s: %w", op.ID, err)
+	}
+	revision, err := l.operations.Update(ctx, events.EscapeToken(op.ID), raw, was.Revision)
+	if err != nil {
+		return was, fmt.Errorf("storing operation %s: %w", op.ID, conflict(err))
+	}
+	now := Versioned[operation.Operation]{Value: op, Revision: revision}
+	l.Announce(ctx, now, was.Value.State)
+	return now, nil
+}
+
+// Announce publishes the event that tells of an operation's record.
+func (l *Ledger) Announce(ctx context.Context, op Versioned[operation.Operation], previous operation.State) {
+	l.Emit(ctx, op.Value.ID+"/"+strconv.FormatUint(op.Revision, 10), events.OperationChange{
+		Operation: op.Value, Revision: op.Revision, Previous: previous,
+	})
+}
+
+// RemoveOperation deletes an operation that was never accepted.
+func (l *Ledger) RemoveOperation(ctx context.Context, op Versioned[operation.Operation]) error {
+	err := l.operations.Delete(ctx, events.EscapeToken(op.Value.ID), op.Revision)
+	if err != nil && !errors.Is(err, bus.ErrNotFound) {
+		return fmt.Errorf("removing operation %s: %w", op.Value.ID, conflict(err))
+	}
+	return nil
+}
+
+// WatchOperations hints that operations have changed; see bus.Bucket.Watch.
+func (l *Ledger) WatchOperations(ctx context.Context) (<-chan bus.Entry, error) {
+	return l.operations.Watch(ctx, "")
+}
+
+// Accept places the operation's command and takes its scopes, all or nothing.
+// Repeating it is harmless. When another operation holds a scope the error is an
+// *operation.ScopeHeldError; a holder that has ended without giving its scopes
+// back is cleaned up on the way.
+func (l *Ledger) Accept(ctx context.Context, op *operation.Operation) error {
+	request, err := events.RequestFor(*op)
+	if err != nil {
+		return fmt.Errorf("accepting operation %s: %w", op.ID, err)
+	}
+	raw, err := l.envelope(op.ID, request)
+	if err != nil {
+		return fmt.Errorf("accepting operation %s: %w", op.ID, err)
+	}
+	command := bus.Message{Subject: events.Address(request), Data: raw}
+	for range maxStaleHolders {
+		_, err := l.scopes.Take(ctx, op.ID, command, op.Scope)
+		var held *bus.ScopeHeldError
+		if err == nil {
+			return nil
+		}
+		if !errors.As(err, &held) {
+			return fmt.Errorf("taking the scopes of operation %s: %w", op.ID, err)
+		}
+		holder, err := l.Operation(ctx, held.Holder)
+		if err == nil && !holder.Value.State.Terminal() {
+			return &operation.ScopeHeldError{
+				Scope: held.Scope, HolderID: held.Holder, Kind: holder.Value.Kind,
+				State: holder.Value.State, Since: holder.Value.CreatedAt,
+			}
+		}
+		if err != nil && !errors.Is(err, operation.ErrNotFound) {
+			return err
+		}
+		if err := l.Close(ctx, held.Holder); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("taking the scopes of operation %s: held by ever new operations that have ended", op.ID)
+}
+
+// maxStaleHolders bounds how many ended holders one Accept cleans up after.
+const maxStaleHolders = 16
+
+// Close gives back everything a terminal operation holds in the command
+// stream: its scopes and its command. Repeating it is harmless.
+func (l *Ledger) Close(ctx context.Context, id string) error {
+	var held []uint64
+	for r, err := range l.scopes.Open(ctx, events.AllScopes) {
+		if err != nil {
+			return fmt.Errorf("releasing the scopes of operation %s: %w", id, err)
+		}
+		if string(r.Data) == id {
+			held = append(held, r.Sequence)
+		}
+	}
+	for r, err := range l.scopes.Open(ctx, events.AllCommands) {
+		if err != nil {
+			return fmt.Errorf("closing the command of operation %s: %w", id, err)
+		}
+		if _, of, ok := events.ParseCommandSubject(r.Subject); ok && of == id {
+			held = append(held, r.Sequence)
+		}
+	}
+	if err := l.scopes.Release(ctx, held); err != nil {
+		return fmt.Errorf("releasing the scopes of operation %s: %w", id, err)
+	}
+	return nil
+}

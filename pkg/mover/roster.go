@@ -1,0 +1,103 @@
+package mover
+
+import (
+	"context"
+	"fmt"
+
+	"ringmaster/pkg/influx"
+	"ringmaster/pkg/operation"
+	"ringmaster/pkg/topology"
+)
+
+// Epochs reads topology records, credentials sealed.
+type Epochs interface {
+	TopologyAt(ctx context.Context, epoch uint64) (*topology.Topology, error)
+}
+
+// Roster gives clients for the backends of operations: those of the topology
+// epoch that the operation is pinned to, and the removed ones it names itself.
+type Roster struct {
+	epochs  Epochs
+	sealer  topology.Sealer
+	context string
+	options influx.Options
+}
+
+// NewRoster returns a roster that opens sealed credentials with sealer;
+// sealContext is what topology records were sealed for.
+func NewRoster(e Epochs, sealer topology.Sealer, sealContext string, o influx.Options) *Roster {
+	return &Roster{epochs: e, sealer: sealer, context: sealContext, options: o}
+}
+
+// Client implements Backends.
+func (r *Roster) Client(ctx context.Context, op *operation.Operation, url string, guard func() error) (*influx.Client, error) {
+	credentials, err := r.credentials(ctx, op, url)
+	if err != nil {
+		return nil, err
+	}
+	o := r.options
+	o.Guard = guard
+	return influx.New(influx.Endpoint{URL: url, Username: credentials.Username, Password: credentials.Password}, o)
+}
+
+func (r *Roster) credentials(ctx context.Context, op *operation.Operation, url string) (topology.Credentials, error) {
+	sealed, err := r.epochs.TopologyAt(ctx, op.Epoch)
+	if err != nil {
+		return topology.Credentials{}, err
+	}
+	t, err := sealed.Open(r.sealer, r.context)
+	if err != nil {
+		return topology.Credentials{}, fmt.Errorf("opening the credentials of %s: %w", url, err)
+	}
+	for i := range t.Circles {
+		for j := range t.Circles[i].Backends {
+			if b := &t.Circles[i].Backends[j]; b.URL == url {
+				return b.Credentials, nil
+			}
+		}
+	}
+	p, err := operation.ParseRebalance(op.Parameters)
+	if err != nil {
+		return topology.Credentials{}, err
+	}
+	for _, b := range p.RemovedBackends {
+		if b.URL == url {
+			return openRemoved(r.sealer, op.ID, b)
+		}
+	}
+	return topology.Credentials{}, fmt.Errorf("operation %s has no backend %s", op.ID, url)
+}
+
+// SealRemoved replaces the credentials of removed backends by their sealed form,
+// bound to the operation and the address.
+func SealRemoved(s topology.Sealer, operationID string, backends []operation.RemovedBackend) error {
+	for i := range backends {
+		b := &backends[i]
+		c := topology.Credentials{Username: b.Username, Password: b.Password}
+		b.Username, b.Password, b.Sealed = "", "", ""
+		if c.IsZero() {
+			continue
+		}
+		sealed, err := c.Seal(s, removedContext(operationID, b.URL))
+		if err != nil {
+			return fmt.Errorf("sealing the credentials of removed backend %s: %w", b.Name, err)
+		}
+		b.Sealed = sealed
+	}
+	return nil
+}
+
+func openRemoved(s topology.Sealer, operationID string, b operation.RemovedBackend) (topology.Credentials, error) {
+	if b.Sealed == "" {
+		return topology.Credentials{}, nil
+	}
+	c, err := topology.OpenCredentials(s, b.Sealed, removedContext(operationID, b.URL))
+	if err != nil {
+		return c, fmt.Errorf("opening the credentials of removed backend %s: %w", b.Name, err)
+	}
+	return c, nil
+}
+
+func removedContext(operationID, url string) []byte {
+	return []byte("ringmaster.operation " + operationID + " " + url)
+}
