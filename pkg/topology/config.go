@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -83,6 +82,7 @@ const (
 	mostPoints  = 10_000_000
 	mostThreads = 10_000
 	mostVNodes  = 65_536
+	mostOnRing  = 4 << 20 // points of all backends of a circle
 )
 
 // Parse reads a configuration. The format follows the extension of name: .json,
@@ -195,6 +195,12 @@ func (o *object) check(c *Config) {
 	if _, err := ring.ParseShardKey(c.ShardKey); err != nil {
 		o.mistake("shard_key", "is "+strconv.Quote(c.ShardKey)+" and would place all measurements on one backend",
 			"use a template with %db, %mm or both")
+	}
+
+	for i := range c.Circles {
+		if len(c.Circles[i].Backends)*c.VNodes > mostOnRing {
+			o.mistake("vnode_size", fmt.Sprintf("gives circles[%d] more than %d points on its ring", c.Circles[i].ID, mostOnRing), "make it smaller")
+		}
 	}
 
 	if c.HTTPSEnabled && c.HTTPSCert == "" {
@@ -314,20 +320,8 @@ func (o *object) checkURL(address string) {
 		return // said already
 	}
 
-	u, err := url.Parse(address)
-
-	switch {
-	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
-		// The parser's words would quote the address, which can hold a password.
-		o.mistake(o.at("url"), "is not the address of an HTTP server", urlRemedy)
-	case u.User != nil:
-		o.mistake(o.at("url"), "contains credentials", "write them as username and password")
-	case u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
-		o.mistake(o.at("url"), "has a query or fragment", urlRemedy)
-	case u.Port() != "":
-		if n, err := strconv.Atoi(u.Port()); err != nil || n < 1 || n > 65535 {
-			o.mistake(o.at("url"), "has a port that is not between 1 and 65535", urlRemedy)
-		}
+	if err := CheckURL(address); err != nil {
+		o.mistake(o.at("url"), err.Error(), urlRemedy)
 	}
 }
 

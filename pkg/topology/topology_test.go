@@ -96,6 +96,23 @@ func TestLookups(t *testing.T) {
 	require.False(t, ok)
 }
 
+func TestSameServer(t *testing.T) {
+	t.Parallel()
+
+	for _, same := range [][2]string{
+		{"http://h:8086", "http://H:8086/"}, {"http://h", "http://h:80"}, {"http://h:", "http://h:80"},
+		{"https://h/p/", "HTTPS://h:443/p"}, {"http://[::1]:8086", "http://[::1]:8086"}, {"%zz", "%zz"},
+	} {
+		require.True(t, topology.SameServer(same[0], same[1]), same)
+	}
+
+	for _, other := range [][2]string{
+		{"http://h:8086", "http://h:8087"}, {"http://h", "https://h"}, {"http://h/a", "http://h/A"}, {"http://h", "http://i"},
+	} {
+		require.False(t, topology.SameServer(other[0], other[1]), other)
+	}
+}
+
 // TestDigest changes one thing at a time: what places data changes the digest, and
 // nothing else does.
 func TestDigest(t *testing.T) {

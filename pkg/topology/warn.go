@@ -2,8 +2,6 @@ package topology
 
 import (
 	"fmt"
-	"net/url"
-	"strings"
 
 	"ringmaster/pkg/ring"
 )
@@ -75,23 +73,4 @@ func (c *Config) warnCollisions(path string, circle *Circle) {
 	c.warning(path+".backends",
 		fmt.Sprintf("%d points of %d backends coincide on the ring under hash_key %s, so the order of the backends places data", lost, len(circle.Backends), c.HashKey),
 		"keep the order as it is; a new cluster should use exi (on one that holds data, another hash_key moves most of it)")
-}
-
-// serverOf brings the spellings of one server's address together.
-func serverOf(address string) string {
-	u, err := url.Parse(address)
-	if err != nil {
-		return address
-	}
-
-	host := strings.ToLower(u.Host)
-
-	switch {
-	case u.Port() == "" && u.Scheme == "http":
-		host += ":80"
-	case u.Port() == "" && u.Scheme == "https":
-		host += ":443"
-	}
-
-	return u.Scheme + "://" + host + strings.TrimRight(u.Path, "/")
 }
