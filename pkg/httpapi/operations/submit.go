@@ -1,0 +1,173 @@
+package operations
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+
+	"ringmaster/pkg/httpapi"
+	"ringmaster/pkg/operation"
+)
+
+// maxReason bounds the reason of a request, in bytes.
+const maxReason = 1000
+
+// laterKinds are the kinds that API.md names and that have no command yet.
+func laterKinds() []operation.Kind {
+	return []operation.Kind{"clear", "verify", "archive", "restore", "index_action"}
+}
+
+// request is the body of POST /v1/operations.
+type request struct {
+	Kind       operation.Kind   `json:"kind"`
+	Parameters json.RawMessage  `json:"parameters"`
+	DryRun     bool             `json:"dry_run"`
+	Hold       bool             `json:"hold"`
+	Limits     operation.Limits `json:"limits"`
+	Reason     string           `json:"reason"`
+}
+
+func (rm *room) submit(c *gin.Context) {
+	r, err := rm.request(c)
+	if err != nil {
+		rm.fail(c, "reading a request", err)
+		return
+	}
+	op, _, err := rm.Submitter.Submit(c.Request.Context(), r)
+	if err != nil {
+		rm.fail(c, "submitting an operation", err)
+		return
+	}
+	c.Header("Location", httpapi.Link(c.Request, location(op.ID)))
+	httpapi.JSON(c, http.StatusAccepted, view(c.Request, op, rm.Now()))
+}
+
+// request reads and checks everything that can be checked without starting
+// anything. Its errors are refusals.
+func (rm *room) request(c *gin.Context) (operation.Request, error) {
+	var none operation.Request
+	key, err := httpapi.IdempotencyKey(c.Request)
+	if err != nil {
+		return none, err
+	}
+	body, err := io.ReadAll(c.Request.Body)
+	if err != nil {
+		var tooBig *http.MaxBytesError
+		if errors.As(err, &tooBig) {
+			return none, err
+		}
+		return none, &operation.InvalidError{Field: "body", Problem: "broke off", Hint: "send it again"}
+	}
+	var in request
+	if err := decode(body, &in); err != nil {
+		return none, err
+	}
+	if err := in.check(); err != nil {
+		return none, err
+	}
+	parameters, err := rm.rebalance(in.Parameters)
+	if err != nil {
+		var invalid *operation.InvalidError
+		if errors.As(err, &invalid) && invalid.Field != "parameters" {
+			inside := *invalid
+			inside.Field = "parameters." + invalid.Field
+			return none, &inside
+		}
+		return none, err
+	}
+	return operation.Request{
+		Kind: in.Kind, Parameters: parameters, DryRun: in.DryRun, Reason: in.Reason,
+		IdempotencyKey: key, RequestedBy: httpapi.Principal(c), Origin: c.ClientIP(),
+	}, nil
+}
+
+// check refuses what this release does not know or does not carry out. A limit
+// or a hold that nothing enforces would be a promise broken, so they are refused
+// rather than stored.
+func (in *request) check() error {
+	later := false
+	for _, k := range laterKinds() {
+		later = later || in.Kind == k
+	}
+	switch {
+	case in.Kind == "":
+		return &operation.InvalidError{Field: "kind", Problem: "is missing", Hint: "GET /v1/kinds lists the kinds"}
+	case !in.Kind.Valid() && !later:
+		return &operation.InvalidError{Field: "kind", Problem: fmt.Sprintf("%.64q is not a kind", string(in.Kind)), Hint: "GET /v1/kinds lists the kinds"}
+	case !in.Kind.Implemented():
+		return &operation.NotImplementedError{What: string(in.Kind)}
+	case in.Hold:
+		return &operation.NotImplementedError{What: "holding an operation for approval"}
+	case in.Limits != operation.Limits{}:
+		return &operation.NotImplementedError{What: "limiting an operation"}
+	case len(in.Reason) > maxReason:
+		return &operation.InvalidError{Field: "reason", Problem: "is too long", Hint: fmt.Sprintf("use at most %d bytes", maxReason)}
+	}
+	return nil
+}
+
+// rebalance checks the parameters, as far as the topology at hand can tell, and
+// returns them in one form, so that equal requests are equal byte for byte.
+func (rm *room) rebalance(raw json.RawMessage) (json.RawMessage, error) {
+	p, err := operation.ParseRebalance(raw)
+	if err != nil {
+		return nil, err
+	}
+	for i, b := range p.RemovedBackends {
+		// The record's sealed form is nothing that a client may bring.
+		if b.Sealed != "" {
+			return nil, &operation.InvalidError{
+				Field: fmt.Sprintf("removed_backends[%d].sealed", i), Problem: "is not known",
+				Hint: "give username and password",
+			}
+		}
+	}
+	t := rm.Topology.Current()
+	if t == nil {
+		return nil, errNoTopology
+	}
+	if _, ok := t.Circle(p.CircleID); !ok {
+		return nil, &operation.InvalidError{
+			Field: "circle_id", Problem: fmt.Sprintf("there is no circle %d", p.CircleID),
+			Hint: "GET /v1/topology lists the circles",
+		}
+	}
+	canonical, err := json.Marshal(p)
+	if err != nil {
+		return nil, fmt.Errorf("writing parameters: %w", err)
+	}
+	return canonical, nil
+}
+
+var errNoTopology = errors.New("no topology is known yet")
+
+// decode reads one JSON object strictly; the error names the key that is wrong.
+func decode(body []byte, into any) error {
+	trimmed := bytes.TrimSpace(body)
+	if len(trimmed) == 0 || trimmed[0] != '{' {
+		return &operation.InvalidError{Field: "body", Problem: "is not a JSON object", Hint: `send {"kind": …, "parameters": {…}}`}
+	}
+	dec := json.NewDecoder(bytes.NewReader(trimmed))
+	dec.DisallowUnknownFields()
+	err := dec.Decode(into)
+	if err == nil {
+		if _, err := dec.Token(); errors.Is(err, io.EOF) {
+			return nil
+		}
+		return &operation.InvalidError{Field: "body", Problem: "has more after the object", Hint: "send one JSON object"}
+	}
+	var wrongType *json.UnmarshalTypeError
+	if errors.As(err, &wrongType) && wrongType.Field != "" {
+		return &operation.InvalidError{Field: wrongType.Field, Problem: "is a " + wrongType.Value, Hint: "use a " + wrongType.Type.String()}
+	}
+	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		return &operation.InvalidError{Field: strings.Trim(name, `"`), Problem: "is not known", Hint: "the keys are kind, parameters, dry_run, hold, limits and reason"}
+	}
+	return &operation.InvalidError{Field: "body", Problem: "is not valid JSON", Hint: err.Error()}
+}

@@ -1,0 +1,112 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"ringmaster/pkg/operation"
+)
+
+// ProblemType is the content type of a Problem.
+const ProblemType = "application/problem+json"
+
+// Problem is an error as the native API tells it: RFC 9457 with a code for
+// programs, and the field, the remedy and the operation where they apply.
+type Problem struct {
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	// Code is stable; Detail is for a person and may change.
+	Code   string `json:"code"`
+	Detail string `json:"detail"`
+	Field  string `json:"field,omitempty"`
+	Hint   string `json:"hint,omitempty"`
+	// OperationID is the operation that the problem is about, for a scope that
+	// is held its holder.
+	OperationID string  `json:"operation_id,omitempty"`
+	Holder      *Holder `json:"holder,omitempty"`
+}
+
+// Holder describes the operation that holds a scope.
+type Holder struct {
+	Scope      string          `json:"scope"`
+	Kind       operation.Kind  `json:"kind"`
+	State      operation.State `json:"state"`
+	Since      time.Time       `json:"since"`
+	AgeSeconds float64         `json:"age_seconds"`
+}
+
+// WriteProblem answers with p as problem+json. A missing title is the status's
+// own text.
+func WriteProblem(w http.ResponseWriter, p Problem) {
+	if p.Title == "" {
+		p.Title = http.StatusText(p.Status)
+	}
+	// Strings, numbers and times: this cannot fail.
+	body, _ := json.Marshal(p)
+	w.Header().Set("Content-Type", ProblemType)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(append(body, '\n'))
+}
+
+// ProblemOf translates the refusals that every service shares. It reports
+// false for an error that is not a refusal: the caller logs that one and
+// answers Unavailable.
+func ProblemOf(err error, now time.Time) (Problem, bool) {
+	var (
+		invalid *operation.InvalidError
+		held    *operation.ScopeHeldError
+		missing *operation.NotImplementedError
+		tooBig  *http.MaxBytesError
+	)
+	switch {
+	case errors.As(err, &invalid):
+		return Problem{
+			Status: http.StatusBadRequest, Code: "invalid", Field: invalid.Field,
+			Detail: invalid.Error(), Hint: invalid.Hint,
+		}, true
+	case errors.As(err, &held):
+		return heldProblem(held, now), true
+	case errors.As(err, &missing):
+		return Problem{Status: http.StatusNotImplemented, Code: "not_implemented", Detail: missing.Error()}, true
+	case errors.Is(err, operation.ErrKeyReused):
+		return Problem{
+			Status: http.StatusUnprocessableEntity, Code: "idempotency_key_reused", Field: "Idempotency-Key",
+			Detail: operation.ErrKeyReused.Error(), Hint: "use a new key for a new request",
+		}, true
+	case errors.Is(err, operation.ErrNotFound):
+		return Problem{
+			Status: http.StatusNotFound, Code: "no_such_operation",
+			Detail: operation.ErrNotFound.Error(), Hint: "GET /v1/operations lists them",
+		}, true
+	case errors.As(err, &tooBig):
+		return TooLarge(tooBig.Limit), true
+	default:
+		return Problem{}, false
+	}
+}
+
+func heldProblem(held *operation.ScopeHeldError, now time.Time) Problem {
+	return Problem{
+		Status: http.StatusConflict, Code: "scope_held",
+		Detail:      held.Error(),
+		Hint:        "wait for that operation to end; GET /v1/operations/" + held.HolderID + " shows how far it is",
+		OperationID: held.HolderID,
+		Holder: &Holder{
+			Scope: held.Scope, Kind: held.Kind, State: held.State, Since: held.Since.UTC(),
+			AgeSeconds: max(now.Sub(held.Since).Seconds(), 0),
+		},
+	}
+}
+
+// Unavailable is the answer when the records cannot be reached: what was asked
+// for may or may not have been recorded.
+func Unavailable() Problem {
+	return Problem{
+		Status: http.StatusServiceUnavailable, Code: "unavailable",
+		Detail: "the records cannot be reached at the moment",
+		Hint:   "try again; a POST is safe to repeat with the same Idempotency-Key",
+	}
+}
