@@ -1,8 +1,12 @@
 package influx
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"os"
 	"time"
 )
 
@@ -39,16 +43,17 @@ type Error struct {
 	Class Class
 	// Op says what was being tried, with the server's URL.
 	Op string
-	// Server is the server's base URL, as Client.URL gives it.
-	Server string
-	// Status is the HTTP status, 0 if there was none.
+	// Status is the HTTP status, 0 if there was none. It is 200 if the server
+	// reported the error inside an answer.
 	Status int
-	// Message is what the server said, in its words, or the network's error.
+	// Message is what the server said, in its words, or what happened on the
+	// way. Long ones are cut.
 	Message string
-	// Dropped is the number of points that a partial write names as dropped.
+	// Dropped is the number of points that a partial write names as dropped,
+	// and of lines that could not be parsed.
 	Dropped int
-	// StoredRest is whether the text of a refused write proves that the points
-	// it does not count as dropped were stored. InfluxDB answers with the first
+	// StoredRest is whether the text of a refused write says that the points it
+	// does not count as dropped are stored. InfluxDB answers with the first
 	// refusal of any shard, so the proof is only as good as the batch: it holds
 	// for a batch that lies in one shard group.
 	StoredRest bool
@@ -60,7 +65,7 @@ type Error struct {
 
 // Error implements error.
 func (e *Error) Error() string {
-	if e.Status != 0 {
+	if e.Status != 0 && e.Status != http.StatusOK {
 		return fmt.Sprintf("%s: status %d: %s", e.Op, e.Status, e.Message)
 	}
 	return e.Op + ": " + e.Message
@@ -78,12 +83,44 @@ func IsTransient(err error) bool {
 // ErrGuard is wrapped by the error of a Write that [Options.Guard] stopped.
 var ErrGuard = errors.New("write stopped by its guard")
 
-// ErrUnaddressable is wrapped when a name cannot be written in InfluxQL so that
-// the server reads the same: one that is not valid UTF-8.
-var ErrUnaddressable = errors.New("name cannot be addressed by InfluxQL")
+// ErrUnaddressable is wrapped by the error of reading a measurement that the
+// server gives no points of under any name: `_fieldKeys`, `_series` and
+// `_tagKeys` read as tables of its own.
+var ErrUnaddressable = errors.New("measurement cannot be read by InfluxQL")
 
 // guardError carries a guard's answer through net/http.
 type guardError struct{ err error }
 
 func (e *guardError) Error() string   { return ErrGuard.Error() + ": " + e.err.Error() }
 func (e *guardError) Unwrap() []error { return []error{ErrGuard, e.err} }
+
+// broke makes the error of a request that broke on the way.
+func (c *Client) broke(ctx context.Context, op string, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s: %w", op, context.Cause(ctx))
+	}
+	var guarded *guardError
+	if errors.As(err, &guarded) {
+		return fmt.Errorf("%s: %w", op, guarded)
+	}
+	e := &Error{Class: Transient, Op: op, Message: clip(err.Error()), cause: err}
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		e.Message = fmt.Sprintf("no byte came or went for %v", c.silence)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		e.Message = "the server closed the connection before the answer was complete"
+	}
+	return e
+}
+
+// maxMessage bounds what is kept of a server's words: a partial write may
+// repeat a whole batch.
+const maxMessage = 2 << 10
+
+func clip(s string) string {
+	if len(s) <= maxMessage {
+		return s
+	}
+	const half = maxMessage / 2
+	return fmt.Sprintf("%s … (%d bytes left out) … %s", s[:half], len(s)-2*half, s[len(s)-half:])
+}

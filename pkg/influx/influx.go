@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -74,6 +75,18 @@ type Options struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
+func (o *Options) setDefaults() {
+	if o.Timeout <= 0 {
+		o.Timeout = DefaultTimeout
+	}
+	if o.MaxConns <= 0 {
+		o.MaxConns = DefaultMaxConns
+	}
+	if o.Dial == nil {
+		o.Dial = (&net.Dialer{Timeout: o.Timeout}).DialContext
+	}
+}
+
 // Client talks to one server. It is safe for concurrent use.
 type Client struct {
 	base      *url.URL // without credentials
@@ -81,8 +94,11 @@ type Client struct {
 	password  string
 	userAgent string
 	gzip      bool
+	guard     func() error
+	silence   time.Duration
 	reads     *http.Transport
-	writes    *http.Transport
+	writes    *http.Transport // apart, for the guard is on its connections
+	zips      sync.Pool       // of *zip
 }
 
 // New returns a client of the server at e. It does not connect.
@@ -95,7 +111,15 @@ func New(e Endpoint, o Options) (*Client, error) {
 	if (base.Scheme != "http" && base.Scheme != "https") || base.Host == "" {
 		return nil, fmt.Errorf("backend URL %q: want http://host:port or https://host:port", e)
 	}
-	c := &Client{username: e.Username, password: e.Password, userAgent: o.UserAgent, gzip: o.Gzip}
+	o.setDefaults()
+	c := &Client{
+		username:  e.Username,
+		password:  e.Password,
+		userAgent: o.UserAgent,
+		gzip:      o.Gzip,
+		guard:     o.Guard,
+		silence:   o.Timeout,
+	}
 	if base.User != nil && c.username == "" {
 		c.username = base.User.Username()
 		c.password, _ = base.User.Password()

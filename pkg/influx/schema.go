@@ -3,11 +3,20 @@ package influx
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"iter"
+	"net/http"
+	"slices"
 	"time"
+
+	"github.com/influxdata/influxql"
 
 	"ringmaster/pkg/lineproto"
 )
+
+// internalDatabase holds a server's statistics about itself.
+const internalDatabase = "_internal"
 
 // RetentionPolicy has all attributes of a retention policy.
 type RetentionPolicy struct {
@@ -21,64 +30,228 @@ type RetentionPolicy struct {
 
 // Ping asks for the server's version.
 func (c *Client) Ping(ctx context.Context) (version string, err error) {
-	return "", errors.ErrUnsupported
+	op := "pinging " + c.URL()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base.String()+"/ping", nil)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", op, err)
+	}
+	res, err := c.do(c.reads, req)
+	if err != nil {
+		return "", c.broke(ctx, op, err)
+	}
+	defer discard(res.Body)
+	if res.StatusCode != http.StatusNoContent && res.StatusCode != http.StatusOK {
+		return "", refused(op, res, classifyQuery)
+	}
+	return res.Header.Get("X-Influxdb-Version"), nil
 }
 
 // Databases lists the databases, without _internal.
-func (c *Client) Databases(ctx context.Context) ([]string, error) { return nil, errors.ErrUnsupported }
+func (c *Client) Databases(ctx context.Context) ([]string, error) {
+	var names []string
+	err := c.run(ctx, "listing databases of", "SHOW DATABASES", 1, func(d *decoder) error {
+		r := record{d: d}
+		if name := r.text("name"); name != internalDatabase {
+			names = append(names, name)
+		}
+		return r.err
+	})
+	return names, err
+}
 
 // RetentionPolicies lists the retention policies of a database.
 func (c *Client) RetentionPolicies(ctx context.Context, db string) ([]RetentionPolicy, error) {
-	return nil, errors.ErrUnsupported
+	var all []RetentionPolicy
+	q := "SHOW RETENTION POLICIES ON " + influxql.QuoteIdent(db)
+	err := c.run(ctx, "listing retention policies of", q, 1, func(d *decoder) error {
+		r := record{d: d}
+		all = append(all, RetentionPolicy{
+			Name:          r.text("name"),
+			Duration:      r.duration("duration"),
+			ShardDuration: r.duration("shardGroupDuration"),
+			Replication:   int(r.integer("replicaN")),
+			Default:       r.boolean("default"),
+		})
+		return r.err
+	})
+	return all, err
 }
 
 // CreateDatabase creates a database; one that exists is no error.
-func (c *Client) CreateDatabase(ctx context.Context, db string) error { return errors.ErrUnsupported }
+func (c *Client) CreateDatabase(ctx context.Context, db string) error {
+	return c.run(ctx, "creating a database at", "CREATE DATABASE "+influxql.QuoteIdent(db), 1, nil)
+}
 
 // CreateRetentionPolicy creates a retention policy with exactly these
-// attributes. An equal one that exists is no error; another one of that name is.
+// attributes and makes sure that it has them. One that exists with the same
+// attributes is no error, another one of that name is. A policy stops being the
+// default only when another one becomes it, so that Default false asks nothing
+// of a policy that is there already.
 func (c *Client) CreateRetentionPolicy(ctx context.Context, db string, rp RetentionPolicy) error {
-	return errors.ErrUnsupported
+	return c.setRetentionPolicy(ctx, "creating a retention policy at", "CREATE", db, rp)
 }
 
 // AlterRetentionPolicy gives an existing retention policy exactly these
-// attributes. A policy stops being the default only when another one becomes
-// it.
+// attributes and makes sure that it has them, with Default as in
+// [Client.CreateRetentionPolicy].
 func (c *Client) AlterRetentionPolicy(ctx context.Context, db string, rp RetentionPolicy) error {
-	return errors.ErrUnsupported
+	return c.setRetentionPolicy(ctx, "altering a retention policy at", "ALTER", db, rp)
 }
 
-// ShardGroup is the span of time that some shards of a retention policy hold.
-type ShardGroup struct {
-	ID              uint64
-	Database        string
-	RetentionPolicy string
-	// From and To bound its points in nanoseconds, clamped to the legal times.
-	// To is excluded, except when ToInclusive: then it is the last legal time.
-	From, To    int64
-	ToInclusive bool
-	// Expiry is when the server may delete the group; zero for never.
-	Expiry time.Time
-}
-
-// ShardGroups lists the shard groups of all databases but _internal.
-func (c *Client) ShardGroups(ctx context.Context) ([]ShardGroup, error) {
-	return nil, errors.ErrUnsupported
+func (c *Client) setRetentionPolicy(ctx context.Context, op, verb, db string, rp RetentionPolicy) error {
+	q := fmt.Sprintf("%s RETENTION POLICY %s ON %s DURATION %s REPLICATION %d SHARD DURATION %s", verb,
+		influxql.QuoteIdent(rp.Name), influxql.QuoteIdent(db),
+		influxql.FormatDuration(rp.Duration), rp.Replication, influxql.FormatDuration(rp.ShardDuration))
+	if rp.Default {
+		q += " DEFAULT"
+	}
+	if err := c.run(ctx, op, q, 1, nil); err != nil {
+		return err
+	}
+	// The server rounds some durations without a word.
+	all, err := c.RetentionPolicies(ctx, db)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(all, func(is RetentionPolicy) bool { return is.Name == rp.Name })
+	if i < 0 {
+		return &Error{Class: Transient, Op: op + " " + c.URL(), Message: fmt.Sprintf("%q is gone again", rp.Name)}
+	}
+	is := all[i]
+	if !rp.Default {
+		is.Default = false
+	}
+	if is != rp {
+		return &Error{Class: Permanent, Op: op + " " + c.URL(), Message: fmt.Sprintf("%+v was asked for, the server has %+v", rp, is)}
+	}
+	return nil
 }
 
 // Measurements streams the names of the measurements of a database, in constant
 // memory. After an error there are no more.
 func (c *Client) Measurements(ctx context.Context, db string) iter.Seq2[string, error] {
-	return func(yield func(string, error) bool) { yield("", errors.ErrUnsupported) }
+	return func(yield func(string, error) bool) {
+		a, err := c.ask(ctx, "listing measurements of", "SHOW MEASUREMENTS ON "+influxql.QuoteIdent(db), 1)
+		if err != nil {
+			yield("", err)
+			return
+		}
+		defer a.close()
+		for {
+			err := a.next()
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			r := record{d: a.decoder}
+			var name string
+			if err == nil {
+				name = r.text("name")
+				err = r.err
+			}
+			if !yield(name, err) || err != nil {
+				return
+			}
+		}
+	}
 }
 
 // FieldKeys returns the fields of a measurement with every type that any shard
 // of the retention policy has for them.
 func (c *Client) FieldKeys(ctx context.Context, db, rp, measurement string) (map[string][]lineproto.Kind, error) {
-	return nil, errors.ErrUnsupported
+	fields := map[string][]lineproto.Kind{}
+	from, _ := source(db, rp, measurement)
+	q := "SHOW FIELD KEYS ON " + influxql.QuoteIdent(db) + " FROM " + from
+	err := c.run(ctx, "listing fields of", q, 1, func(d *decoder) error {
+		if d.current.Measurement != measurement {
+			return nil
+		}
+		r := record{d: d}
+		name, typ := r.text("fieldKey"), r.text("fieldType")
+		if r.err != nil {
+			return r.err
+		}
+		kind, ok := lineproto.ParseKind(typ)
+		if !ok {
+			return fmt.Errorf("listing fields of %s: field %q has type %.64q", c.URL(), name, typ)
+		}
+		if !slices.Contains(fields[name], kind) {
+			fields[name] = append(fields[name], kind)
+		}
+		return nil
+	})
+	return fields, err
 }
 
 // TagKeys lists the tag keys of a measurement.
 func (c *Client) TagKeys(ctx context.Context, db, rp, measurement string) ([]string, error) {
-	return nil, errors.ErrUnsupported
+	var keys []string
+	from, _ := source(db, rp, measurement)
+	q := "SHOW TAG KEYS ON " + influxql.QuoteIdent(db) + " FROM " + from
+	err := c.run(ctx, "listing tags of", q, 1, func(d *decoder) error {
+		if d.current.Measurement != measurement {
+			return nil
+		}
+		r := record{d: d}
+		keys = append(keys, r.text("tagKey"))
+		return r.err
+	})
+	return keys, err
+}
+
+// record reads the current row of a SHOW statement by the names of its columns.
+// The first column that is missing or of another type is kept as err.
+type record struct {
+	d   *decoder
+	err error
+}
+
+func (r *record) cell(column string, kind lineproto.Kind) lineproto.Value {
+	i := slices.Index(r.d.columns, column)
+	if i >= 0 && r.d.cells[i].Kind == kind {
+		return r.d.cells[i]
+	}
+	if r.err == nil {
+		r.err = fmt.Errorf("reading a table with columns %q: no column %q of type %s", r.d.columns, column, kind)
+	}
+	return lineproto.Value{}
+}
+
+func (r *record) text(column string) string { return string(r.cell(column, lineproto.String).Str) }
+func (r *record) boolean(column string) bool {
+	return r.cell(column, lineproto.Boolean).Num != 0
+}
+
+// integer reads a number of either sign; ids are unsigned, and the small ones
+// come as signed.
+func (r *record) integer(column string) uint64 {
+	if i := slices.Index(r.d.columns, column); i >= 0 && r.d.cells[i].Kind == lineproto.Unsigned {
+		return r.d.cells[i].Num
+	}
+	return r.cell(column, lineproto.Integer).Num
+}
+
+// duration reads one as Go writes it, such as 168h0m0s.
+func (r *record) duration(column string) time.Duration {
+	text := r.text(column)
+	if r.err != nil {
+		return 0
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		r.err = fmt.Errorf("reading column %q: %w", column, err)
+	}
+	return d
+}
+
+// time reads one in RFC 3339; an empty one is the zero time.
+func (r *record) time(column string) time.Time {
+	text := r.text(column)
+	if r.err != nil || text == "" {
+		return time.Time{}
+	}
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		r.err = fmt.Errorf("reading column %q: %w", column, err)
+	}
+	return t
 }

@@ -11,33 +11,22 @@ import (
 // is put on the wire between two questions to the guard.
 const bufferSize = 64 << 10
 
+// newTransport makes the connections of reads or writes. o has its defaults set.
 func newTransport(o Options, guard func() error) *http.Transport {
-	timeout := o.Timeout
-	if timeout <= 0 {
-		timeout = DefaultTimeout
-	}
-	conns := o.MaxConns
-	if conns <= 0 {
-		conns = DefaultMaxConns
-	}
-	dial := o.Dial
-	if dial == nil {
-		dial = (&net.Dialer{Timeout: timeout}).DialContext
-	}
 	return &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			nc, err := dial(ctx, network, addr)
+			nc, err := o.Dial(ctx, network, addr)
 			if err != nil {
 				return nil, err
 			}
-			return &conn{Conn: nc, silence: timeout, guard: guard}, nil
+			return &conn{Conn: nc, silence: o.Timeout, guard: guard}, nil
 		},
 		TLSClientConfig:     o.TLS,
-		TLSHandshakeTimeout: timeout,
-		MaxConnsPerHost:     conns,
-		MaxIdleConnsPerHost: conns,
+		TLSHandshakeTimeout: o.Timeout,
+		MaxConnsPerHost:     o.MaxConns,
+		MaxIdleConnsPerHost: o.MaxConns,
 		// Idle connections go before silence would break them.
-		IdleConnTimeout:    timeout / 2,
+		IdleConnTimeout:    o.Timeout / 2,
 		DisableCompression: true,
 		ReadBufferSize:     bufferSize,
 		WriteBufferSize:    bufferSize,
@@ -63,8 +52,7 @@ func (c *conn) Read(p []byte) (int, error) {
 func (c *conn) Write(p []byte) (int, error) {
 	if c.guard != nil {
 		if err := c.guard(); err != nil {
-			c.Conn.Close()
-			return 0, &guardError{err}
+			return 0, &guardError{err} // and net/http closes the connection
 		}
 	}
 	// Both directions: a read may have been waiting since the connection went

@@ -1,13 +1,136 @@
 package influx
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"sync"
+
+	"github.com/klauspost/compress/gzip"
 )
 
 // Write posts one batch of line protocol with times in nanoseconds. It returns
 // nil only when the server has answered 204: every point is stored. batch may
-// be used again as soon as Write returns.
+// be used again as soon as Write returns. An empty rp means the default one.
+//
+// A failed Write may have stored none, some or all of the points; to repeat it
+// is harmless.
 func (c *Client) Write(ctx context.Context, db, rp string, batch []byte) error {
-	return errors.ErrUnsupported
+	op := "writing to " + c.URL()
+	body, release, err := c.encode(batch)
+	if err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	defer release()
+	query := url.Values{"db": {db}, "precision": {"n"}}
+	if rp != "" {
+		query.Set("rp", rp)
+	}
+	p := &payload{data: body}
+	defer p.takeBack()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base.String()+"/write?"+query.Encode(), p.reader())
+	if err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	req.ContentLength = int64(len(body))
+	req.GetBody = func() (io.ReadCloser, error) { return p.reader(), nil }
+	req.Header.Set("Content-Type", "text/plain; charset=utf-8")
+	if c.gzip {
+		req.Header.Set("Content-Encoding", "gzip")
+	}
+	res, err := c.do(c.writes, req)
+	if err != nil {
+		return c.brokeWrite(ctx, op, err)
+	}
+	defer discard(res.Body)
+	if res.StatusCode == http.StatusNoContent {
+		return nil
+	}
+	return refused(op, res, classifyWrite)
+}
+
+// brokeWrite is broke for a write: a guard may have stopped it while net/http
+// noticed something else first, the broken connection for one.
+func (c *Client) brokeWrite(ctx context.Context, op string, err error) error {
+	if c.guard != nil && ctx.Err() == nil && !errors.Is(err, ErrGuard) {
+		if said := c.guard(); said != nil {
+			err = &guardError{said}
+		}
+	}
+	return c.broke(ctx, op, err)
+}
+
+// encode returns the body of a write, and what gives its memory back.
+func (c *Client) encode(batch []byte) (body []byte, release func(), err error) {
+	if !c.gzip {
+		return batch, func() {}, nil
+	}
+	z, ok := c.zips.Get().(*zip)
+	if !ok {
+		z = &zip{}
+		if z.w, err = gzip.NewWriterLevel(&z.buf, gzipLevel); err != nil {
+			return nil, nil, err
+		}
+	}
+	z.buf.Reset()
+	z.w.Reset(&z.buf)
+	if _, err := z.w.Write(batch); err != nil {
+		return nil, nil, fmt.Errorf("compressing a batch: %w", err)
+	}
+	if err := z.w.Close(); err != nil {
+		return nil, nil, fmt.Errorf("compressing a batch: %w", err)
+	}
+	return z.buf.Bytes(), func() { c.zips.Put(z) }, nil
+}
+
+// gzipLevel is the fastest; BenchmarkGzip compares it with others.
+const gzipLevel = gzip.BestSpeed
+
+// zip is a compressor and its output.
+type zip struct {
+	w   *gzip.Writer
+	buf bytes.Buffer
+}
+
+// payload lends the bytes of a batch to net/http, which may go on reading a body
+// after it has returned the answer, and takes them back.
+type payload struct {
+	mu   sync.Mutex
+	data []byte
+	gone bool // taken back
+}
+
+var errTakenBack = errors.New("the request has ended")
+
+func (p *payload) reader() io.ReadCloser { return io.NopCloser(&payloadReader{p: p}) }
+
+func (p *payload) takeBack() {
+	p.mu.Lock()
+	p.data, p.gone = nil, true
+	p.mu.Unlock()
+}
+
+// payloadReader has no other methods than Read, so that net/http copies in
+// steps instead of writing the batch at once.
+type payloadReader struct {
+	p  *payload
+	at int
+}
+
+func (r *payloadReader) Read(b []byte) (int, error) {
+	r.p.mu.Lock()
+	defer r.p.mu.Unlock()
+	switch {
+	case r.p.gone:
+		return 0, errTakenBack
+	case r.at == len(r.p.data):
+		return 0, io.EOF
+	}
+	n := copy(b, r.p.data[r.at:])
+	r.at += n
+	return n, nil
 }
