@@ -12,17 +12,22 @@ func Schema(eventType string) ([]byte, bool) { return document("schemas", eventT
 // Example returns a whole message of the type, envelope included.
 func Example(eventType string) ([]byte, bool) { return document("examples", eventType) }
 
+// EnvelopeSchema returns the JSON Schema of an Envelope, its data left open.
+func EnvelopeSchema() []byte { return embedded("schemas/envelope.json") }
+
 // AsyncAPI returns the contract as an AsyncAPI 3.0 document in YAML.
-func AsyncAPI() []byte {
-	// The file is part of the program, so reading it cannot fail.
-	doc, _ := generated.ReadFile("asyncapi.yaml")
-	return doc
-}
+func AsyncAPI() []byte { return embedded("asyncapi.yaml") }
 
 func document(dir, eventType string) ([]byte, bool) {
 	if _, ok := lookup(eventType); !ok {
 		return nil, false
 	}
-	doc, err := generated.ReadFile(dir + "/" + eventType + ".json")
-	return doc, err == nil
+	return embedded(dir + "/" + eventType + ".json"), true
+}
+
+// embedded returns a file that is part of the program, so that reading it
+// cannot fail: a test reads them all.
+func embedded(path string) []byte {
+	doc, _ := generated.ReadFile(path)
+	return doc
 }

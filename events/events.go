@@ -142,6 +142,8 @@ func (e Envelope) check() error {
 		return fmt.Errorf("datacontenttype is %q, not %q", e.DataContentType, ContentType)
 	case e.Time.IsZero():
 		return errors.New("time is missing")
+	case e.Time.UTC().Year() < 1, e.Time.UTC().Year() > 9999:
+		return errors.New("time is out of range")
 	case len(e.Data) == 0:
 		return errors.New("data is missing")
 	}
