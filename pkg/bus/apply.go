@@ -166,7 +166,7 @@ func bucketConfig(s events.BucketSpec, replicas int) jetstream.StreamConfig {
 
 func objectStoreConfig(s events.ObjectStoreSpec, replicas int) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
-		Name:              "OBJ_" + s.Name,
+		Name:              objectStream(s.Name),
 		Description:       s.Reason,
 		Subjects:          []string{"$O." + s.Name + ".C.>", "$O." + s.Name + ".M.>"},
 		Retention:         jetstream.LimitsPolicy,
@@ -180,9 +180,7 @@ func objectStoreConfig(s events.ObjectStoreSpec, replicas int) jetstream.StreamC
 		Replicas:          replicas,
 		Duplicates:        defaultDuplicates,
 		AllowRollup:       true,
-		// Off: an object must be found right after it was put, which only the
-		// leader promises.
-		AllowDirect: false,
+		AllowDirect:       true, // for chunks; names are read from the leader
 	}
 }
 
@@ -246,11 +244,13 @@ func compatible(found, wanted jetstream.StreamConfig) error {
 		{"discard new per subject", found.DiscardNewPerSubject, wanted.DiscardNewPerSubject},
 		{"maximum messages per subject", found.MaxMsgsPerSubject, wanted.MaxMsgsPerSubject},
 		{"maximum messages", found.MaxMsgs, wanted.MaxMsgs},
+		{"maximum message size", found.MaxMsgSize, wanted.MaxMsgSize},
 		{"deny delete", found.DenyDelete, wanted.DenyDelete},
 		{"deny purge", found.DenyPurge, wanted.DenyPurge},
 		{"sealed", found.Sealed, wanted.Sealed},
 		{"no acknowledgement", found.NoAck, wanted.NoAck},
 		{"mirror", found.Mirror != nil, wanted.Mirror != nil},
+		{"sources", len(found.Sources), len(wanted.Sources)},
 		{"subject transform", found.SubjectTransform != nil, wanted.SubjectTransform != nil},
 	} {
 		if c.found != c.wanted {
@@ -270,6 +270,9 @@ func (b *Bus) applyStream(ctx context.Context, wanted jetstream.StreamConfig, fo
 	if found == nil {
 		err := b.repeat(ctx, func(ctx context.Context) error {
 			_, err := b.js.CreateStream(ctx, wanted)
+			if apiCode(err) == codeNoPeers { // the cluster may be starting
+				err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+			}
 			return err
 		})
 		switch {

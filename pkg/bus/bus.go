@@ -56,7 +56,6 @@ const (
 	codeMessageNotFound           = 10037
 	codeClusterNotAvailable       = 10008
 	codeClusterNotLeader          = 10009
-	codeInsufficientResources     = 10023
 	codeNoPeers                   = 10005
 	codeReplicasNotSupported      = 10074
 	codeBatchIncomplete           = 10176
@@ -84,7 +83,7 @@ func isWrongRevision(err error) bool {
 // answer, no leader, no connection. The request may have been carried out.
 func isTransient(err error) bool {
 	switch apiCode(err) {
-	case codeClusterNotAvailable, codeClusterNotLeader, codeInsufficientResources, codeDuplicateConflict:
+	case codeClusterNotAvailable, codeClusterNotLeader, codeDuplicateConflict:
 		return true
 	}
 	for _, target := range []error{

@@ -36,7 +36,8 @@ type Options struct {
 	TLS *tls.Config
 	// Server, when set, is connected to inside this process.
 	Server *Server
-	// Name tells this process from others in logs and in its health probe.
+	// Name tells this process from others: in the server's logs, as the source
+	// of its scope locks, and in its health probe. Empty means "ringmaster".
 	Name string
 	// Timeout bounds each call whose context has no earlier deadline;
 	// 0 means 15 s.
@@ -67,6 +68,9 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 	}
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
+	}
+	if o.Name == "" {
+		o.Name = "ringmaster"
 	}
 	b := &Bus{
 		name:    o.Name,
@@ -124,7 +128,6 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 			return nil, fmt.Errorf("connecting to NATS: %w: %w", ErrUnavailable, err)
 		}
 	}
-	b.setUp(true)
 	js, err := jetstream.New(b.conn, jetstream.WithDefaultTimeout(o.Timeout))
 	if err != nil {
 		b.Close()

@@ -43,8 +43,11 @@ type Lease struct {
 	key    string
 	value  []byte
 
+	// changing serialises Renew and Release, which wait for the server; mu, which
+	// never waits, guards the rest, so that Expires always answers at once.
+	changing sync.Mutex
 	mu       sync.Mutex
-	revision uint64
+	revision uint64 // 0: lost or released
 	expires  time.Time
 }
 
@@ -125,19 +128,22 @@ func (l *Lease) Held() bool { return time.Now().Before(l.Expires()) }
 // Renew keeps the lease for another TTL. ErrLeaseLost means that it ran out or
 // is another's and can't come back; after ErrUnavailable it may be tried again.
 func (l *Lease) Renew(ctx context.Context) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.revision == 0 {
+	l.changing.Lock()
+	defer l.changing.Unlock()
+	revision := l.current()
+	if revision == 0 {
 		return fmt.Errorf("renewing lease %s: %w", l.key, ErrLeaseLost)
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, l.leases.ttl, ErrUnavailable)
+	defer cancel()
 	asked := time.Now()
-	revision, err := l.leases.bucket.Update(ctx, l.key, l.value, l.revision)
+	revision, err := l.leases.bucket.Update(ctx, l.key, l.value, revision)
 	switch {
 	case err == nil:
-		l.revision, l.expires = revision, asked.Add(l.leases.ttl)
+		l.set(revision, asked.Add(l.leases.ttl))
 		return nil
 	case errors.Is(err, ErrConflict):
-		l.revision, l.expires = 0, time.Time{}
+		l.set(0, time.Time{})
 		return fmt.Errorf("renewing lease %s: %w", l.key, ErrLeaseLost)
 	default:
 		return fmt.Errorf("renewing lease: %w", err)
@@ -147,15 +153,29 @@ func (l *Lease) Renew(ctx context.Context) error {
 // Release gives the lease up, so that another need not wait for it to run out.
 // A lease that is lost already is no error.
 func (l *Lease) Release(ctx context.Context) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.revision == 0 {
+	l.changing.Lock()
+	defer l.changing.Unlock()
+	revision := l.current()
+	if revision == 0 {
 		return nil
 	}
-	err := l.leases.bucket.Delete(ctx, l.key, l.revision)
+	l.set(revision, time.Time{}) // not held from here on, whatever the server says
+	err := l.leases.bucket.Delete(ctx, l.key, revision)
 	if err != nil && !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("releasing lease: %w", err)
 	}
-	l.revision, l.expires = 0, time.Time{}
+	l.set(0, time.Time{})
 	return nil
+}
+
+func (l *Lease) current() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.revision
+}
+
+func (l *Lease) set(revision uint64, expires time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.revision, l.expires = revision, expires
 }

@@ -70,10 +70,11 @@ func (l *Log) Bounds(ctx context.Context) (first, next uint64, err error) {
 }
 
 // Page returns at most limit records (at most MaxPage, at least one if there is
-// any) that match filter, from sequence from on, in order. It returns fewer when
-// they are large. The next page starts after the last record's sequence. It
-// returns a *GapError beside the records when older ones were asked for than
-// there are.
+// any) that match filter, from sequence from on, in order; 0 means from the
+// oldest. It returns fewer when they are large. The next page starts after the
+// last record's sequence. It returns a *GapError beside the records when older
+// ones were asked for than there are. On a replicated stream the last
+// milliseconds may be missing.
 func (l *Log) Page(ctx context.Context, from uint64, filter string, limit int) ([]Record, error) {
 	ctx, cancel := l.bus.bounded(ctx)
 	defer cancel()
@@ -85,14 +86,14 @@ func (l *Log) Page(ctx context.Context, from uint64, filter string, limit int) (
 	if err != nil {
 		return nil, err
 	}
-	if from = max(from, 1); from < first {
+	if from != 0 && from < first {
 		return records, &GapError{Requested: from, First: first}
 	}
 	return records, nil
 }
 
-// Tail yields the records that match filter, from sequence from on, and goes on
-// with new ones until ctx ends, whose error is the last it yields. It outlives
+// Tail yields the records that match filter, from sequence from on (0: from the
+// oldest), and goes on with new ones until ctx ends, whose error is the last it yields. It outlives
 // reconnects and changes of the leader, without loss and without repetition.
 // Where records are gone before they could be read it yields a *GapError once
 // and, if the caller goes on, continues with the oldest that there is.
@@ -129,7 +130,7 @@ const (
 // the last message that was yielded.
 func (b *Bus) follow(ctx context.Context, stream, filter string, next uint64) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		f := follower{bus: b, stream: stream, filter: filter, next: max(next, 1)}
+		f := follower{bus: b, stream: stream, filter: filter, next: next}
 		for {
 			more, err := f.run(ctx, yield)
 			if !more {
@@ -226,6 +227,9 @@ func (f *follower) checkGap(ctx context.Context, from uint64, yield func(Record,
 		return true, err
 	}
 	f.next = max(f.next, first)
+	if from == 0 {
+		return true, nil
+	}
 	return yield(Record{}, &GapError{Requested: from, First: first}), nil
 }
 

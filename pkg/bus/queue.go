@@ -115,16 +115,7 @@ func (q *Queue) fetch(ctx context.Context) (*Nudge, error) {
 
 // PurgeOperation removes the nudges of all tasks of an operation.
 func (q *Queue) PurgeOperation(ctx context.Context, operation string) error {
-	ctx, cancel := q.bus.bounded(ctx)
-	defer cancel()
-	err := q.bus.repeat(ctx, func(ctx context.Context) error {
-		s, err := q.bus.js.Stream(ctx, events.StreamTasks)
-		if err != nil {
-			return err
-		}
-		return s.Purge(ctx, jetstream.WithPurgeSubject(events.OperationTasks(operation)))
-	})
-	if err != nil {
+	if err := q.bus.purge(ctx, events.StreamTasks, events.OperationTasks(operation)); err != nil {
 		return fmt.Errorf("purging nudges of operation %s: %w", operation, err)
 	}
 	return nil

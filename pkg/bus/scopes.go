@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -60,7 +61,11 @@ func (s *Scopes) Take(ctx context.Context, operation string, command Message, sc
 	messages := make([]Message, 0, len(scopes)+1)
 	messages = append(messages, command)
 	for _, scope := range scopes {
-		messages = append(messages, Message{Subject: events.ScopeSubject(scope), Data: []byte(operation)})
+		lock, err := s.lock(operation, scope)
+		if err != nil {
+			return nil, fmt.Errorf("taking scopes for operation %s: %w", operation, err)
+		}
+		messages = append(messages, lock)
 	}
 	for {
 		sequences, err := s.bus.PublishBatch(ctx, events.StreamCommands, messages)
@@ -124,13 +129,62 @@ func (s *Scopes) held(ctx context.Context, operation string, command Message, sc
 	return read()
 }
 
+// lock is the message that holds a scope.
+func (s *Scopes) lock(operation, scope string) (Message, error) {
+	take := events.ScopeTake{OperationID: operation, Scope: scope}
+	envelope, err := events.New(operation+"/"+scope, s.bus.name, time.Now(), take)
+	if err != nil {
+		return Message{}, err
+	}
+	data, err := json.Marshal(envelope)
+	return Message{Subject: events.Address(take), Data: data}, err
+}
+
+// decodeLock is the inverse of lock.
+func decodeLock(r Record) (ScopeLock, error) {
+	_, payload, err := events.Decode(r.Data)
+	if err != nil {
+		return ScopeLock{}, fmt.Errorf("reading scope lock %d: %w", r.Sequence, err)
+	}
+	take, ok := payload.(events.ScopeTake)
+	if !ok {
+		return ScopeLock{}, fmt.Errorf("reading scope lock %d: it is a %s", r.Sequence, payload.EventType())
+	}
+	return ScopeLock{Scope: take.Scope, Holder: take.OperationID, Sequence: r.Sequence, Time: r.Time}, nil
+}
+
 // Holder returns who holds a scope, or ErrNotFound.
 func (s *Scopes) Holder(ctx context.Context, scope string) (ScopeLock, error) {
 	r, err := s.bus.boundedLast(ctx, events.StreamCommands, events.ScopeSubject(scope))
 	if err != nil {
 		return ScopeLock{}, fmt.Errorf("reading the holder of scope %s: %w", scope, err)
 	}
-	return ScopeLock{Scope: scope, Holder: string(r.Data), Sequence: r.Sequence, Time: r.Time}, nil
+	return decodeLock(r)
+}
+
+// HeldBy returns the sequences of everything an operation holds: its command
+// and its locks, for Release.
+func (s *Scopes) HeldBy(ctx context.Context, operation string) ([]uint64, error) {
+	var held []uint64
+	for r, err := range s.bus.scan(ctx, events.StreamCommands, ">", 0) {
+		if err != nil {
+			return nil, fmt.Errorf("reading what operation %s holds: %w", operation, err)
+		}
+		if _, of, ok := events.ParseCommandSubject(r.Subject); ok {
+			if of == operation {
+				held = append(held, r.Sequence)
+			}
+			continue
+		}
+		lock, err := decodeLock(r)
+		if err != nil {
+			return nil, err
+		}
+		if lock.Holder == operation {
+			held = append(held, r.Sequence)
+		}
+	}
+	return held, nil
 }
 
 // Release removes exactly these messages. What is gone already is no error. It
@@ -148,26 +202,19 @@ func (s *Scopes) Release(ctx context.Context, sequences []uint64) error {
 
 // Open yields what is held: events.AllCommands gives the commands of all open
 // operations, events.AllScopes all locks, in the order in which they were taken.
-// An error ends the sequence.
+// A command's data is what was published, a lock's data is the id of the
+// operation that holds it. An error ends the sequence.
 func (s *Scopes) Open(ctx context.Context, filter string) iter.Seq2[Record, error] {
-	return s.bus.scan(ctx, events.StreamCommands, filter, 0)
-}
-
-// deleteMessage deletes one message by its sequence, which is never reused. What
-// is gone already is no error: the server has one code for that and for a failure,
-// so the message is looked for.
-func (b *Bus) deleteMessage(ctx context.Context, stream string, sequence uint64) error {
-	return b.repeat(ctx, func(ctx context.Context) error {
-		s, err := b.js.Stream(ctx, stream)
-		if err != nil {
-			return err
+	return func(yield func(Record, error) bool) {
+		for r, err := range s.bus.scan(ctx, events.StreamCommands, filter, 0) {
+			if _, isLock := events.ParseScopeSubject(r.Subject); isLock && err == nil {
+				var lock ScopeLock
+				lock, err = decodeLock(r)
+				r.Data = []byte(lock.Holder)
+			}
+			if !yield(r, err) || err != nil {
+				return
+			}
 		}
-		if err = s.DeleteMsg(ctx, sequence); err == nil {
-			return nil
-		}
-		if _, readErr := b.get(ctx, stream, messageRequest{Sequence: sequence}); errors.Is(readErr, ErrNotFound) {
-			return nil
-		}
-		return err
-	})
+	}
 }

@@ -79,11 +79,10 @@ func StartServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 	if o.MaxStoreBytes == 0 {
 		o.MaxStoreBytes = defaultMaxStore
 	}
-	store := filepath.Join(o.Dir, "jetstream")
-	if err := os.MkdirAll(store, 0o700); err != nil {
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("starting NATS: %w", err)
 	}
-	lock, err := takeLock(filepath.Join(store, "ringmaster.lock"))
+	lock, err := takeLock(filepath.Join(o.Dir, "jetstream.lock"))
 	if err != nil {
 		return nil, fmt.Errorf("starting NATS: %w", err)
 	}
@@ -105,7 +104,7 @@ func StartServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 		Authorization:          file.Token,
 		TLSConfig:              o.TLS,
 		JetStream:              true,
-		StoreDir:               store,
+		StoreDir:               o.Dir, // the server adds "jetstream"
 		JetStreamMaxStore:      o.MaxStoreBytes,
 		JetStreamMaxMemory:     maxMemoryStore,
 		SyncAlways:             true,
@@ -123,7 +122,7 @@ func StartServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 		ns.WaitForShutdown()
 		return nil, fmt.Errorf("starting NATS: %w", err)
 	}
-	file.URL = (&url.URL{Scheme: scheme(o.TLS), Host: ns.Addr().String()}).String()
+	file.URL = localURL(o.TLS, host, port)
 	s.url = file.URL
 	if err := file.write(o.Dir); err != nil {
 		ns.Shutdown()
@@ -261,11 +260,16 @@ func isLoopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-func scheme(c *tls.Config) string {
+// localURL is where processes on this host reach the listener.
+func localURL(c *tls.Config, host string, port int) string {
+	scheme := "nats"
 	if c != nil {
-		return "tls"
+		scheme = "tls"
 	}
-	return "nats"
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return (&url.URL{Scheme: scheme, Host: net.JoinHostPort(host, strconv.Itoa(port))}).String()
 }
 
 // serverLog gives the server's log to slog. The server's notices are details
