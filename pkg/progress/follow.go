@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"ringmaster/events"
@@ -52,6 +53,10 @@ func (p *Projection) followOnce(ctx context.Context) error {
 
 // take takes in one message of the stream.
 func (p *Projection) take(ctx context.Context, record bus.Record) {
+	p.hear()
+	if !concerns(record.Subject) {
+		return
+	}
 	_, payload, err := events.Decode(record.Data)
 	if err != nil {
 		// Nothing asks for it to be carried out, so there is nothing to reject:
@@ -60,6 +65,19 @@ func (p *Projection) take(ctx context.Context, record bus.Record) {
 		return
 	}
 	p.apply(payload)
+}
+
+// concerns reports whether events on a subject change what the projection
+// shows; most events are of tasks, and need not be read.
+func concerns(subject string) bool {
+	return strings.HasSuffix(subject, "."+events.NounOperation) || strings.HasSuffix(subject, "."+events.NounProgress)
+}
+
+// hear notes that the stream or the records have been heard from.
+func (p *Projection) hear() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.heard = p.options.Now()
 }
 
 // rescan reads all records.
@@ -136,25 +154,23 @@ func (p *Projection) pollOpen(ctx context.Context) error {
 			return err
 		}
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.heard = p.options.Now()
+	p.hear()
 	return nil
 }
 
 // refresh reads one record.
 func (p *Projection) refresh(ctx context.Context, id string) error {
-	op, revision, err := p.records.Operation(ctx, id)
+	record, err := p.records.Operation(ctx, id)
 	if errors.Is(err, operation.ErrNotFound) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.table.miss(id)
+		p.table.forget(id)
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("reading operation %s: %w", id, err)
 	}
-	p.Observe(op, revision)
+	p.Observe(record.Value, record.Revision)
 	return nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"ringmaster/pkg/bus"
+	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/operation"
 )
 
@@ -49,16 +50,19 @@ var ErrNotReady = errors.New("the operation records have not been read yet")
 // records for several polls.
 var ErrStale = errors.New("nothing was heard from the event stream or the records")
 
-// Records reads the operation records.
+// ErrRunning says that the projection is running already.
+var ErrRunning = errors.New("the projection is running already")
+
+// Records reads the operation records; *ledger.Ledger is one.
 type Records interface {
-	// Operations yields every operation's record with its revision, in any
-	// order, and ends with the first error.
+	// Operations calls each for every operation's record and its revision, in
+	// any order, until one call returns an error.
 	Operations(ctx context.Context, each func(op operation.Operation, revision uint64) error) error
 	// OpenOperations returns the ids of the operations that are not terminal.
 	// It may name some that are, and may miss one that has just begun.
 	OpenOperations(ctx context.Context) ([]string, error)
-	// Operation returns one record and its revision, or operation.ErrNotFound.
-	Operation(ctx context.Context, id string) (operation.Operation, uint64, error)
+	// Operation returns one record, or operation.ErrNotFound.
+	Operation(ctx context.Context, id string) (ledger.Versioned[operation.Operation], error)
 }
 
 // Log reads the event stream; *bus.Log is one.

@@ -3,7 +3,6 @@ package progress
 import (
 	"context"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -23,10 +22,10 @@ type Options struct {
 	Now func() time.Time
 	// Logger is told of trouble; nil means none.
 	Logger *slog.Logger
-	// Observe is called with every operation whose shown record or progress has
+	// OnChange is called with every operation whose shown record or progress has
 	// changed, in that order, by one caller at a time. It must neither block
 	// nor call the projection.
-	Observe func(operation.Operation)
+	OnChange func(operation.Operation)
 }
 
 func (o Options) withDefaults() Options {
@@ -45,8 +44,8 @@ func (o Options) withDefaults() Options {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if o.Observe == nil {
-		o.Observe = func(operation.Operation) {}
+	if o.OnChange == nil {
+		o.OnChange = func(operation.Operation) {}
 	}
 	return o
 }
@@ -86,10 +85,10 @@ func New(records Records, log Log, options Options) *Projection {
 
 // Run keeps the projection up to date until ctx ends, and then returns nil.
 // Trouble with the stream or the records is logged and tried again; AsOf and
-// Ready tell of it. A second Run at one time is an error.
+// Ready tell of it. A second Run at one time is ErrRunning.
 func (p *Projection) Run(ctx context.Context) error {
 	if !p.running.CompareAndSwap(false, true) {
-		return errors.New("the projection is running already")
+		return ErrRunning
 	}
 	defer p.running.Store(false)
 	var both sync.WaitGroup
@@ -201,7 +200,7 @@ func (p *Projection) putRecord(op operation.Operation, revision uint64) {
 
 func (p *Projection) changed(id string) {
 	if op, ok := p.table.get(id); ok {
-		p.options.Observe(op)
+		p.options.OnChange(op)
 	}
 }
 
@@ -209,7 +208,6 @@ func (p *Projection) changed(id string) {
 func (p *Projection) apply(payload events.Payload) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.heard = p.options.Now()
 	switch e := payload.(type) {
 	case events.OperationChange:
 		p.putRecord(e.Operation, e.Revision)

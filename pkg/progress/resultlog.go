@@ -63,7 +63,7 @@ func NewResultLog(now func() time.Time) *ResultLog {
 }
 
 // Observe adds an operation's progress, if the log is being read. It fits
-// Options.Observe.
+// Options.OnChange.
 func (l *ResultLog) Observe(op operation.Operation) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

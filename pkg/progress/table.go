@@ -1,8 +1,8 @@
 package progress
 
 import (
+	"iter"
 	"slices"
-	"strings"
 
 	"ringmaster/events"
 	"ringmaster/pkg/operation"
@@ -27,8 +27,6 @@ type row struct {
 	progress *events.OperationProgress
 	// shown is record with the progress that is the later.
 	shown operation.Operation
-	// absent counts the polls in a row that found no record.
-	absent int
 }
 
 func newTable(maxTerminal int) *table {
@@ -40,7 +38,6 @@ func newTable(maxTerminal int) *table {
 func (t *table) putRecord(op operation.Operation, revision uint64) bool {
 	r, known := t.rows[op.ID]
 	if known {
-		r.absent = 0
 		if revision <= r.revision {
 			return false
 		}
@@ -102,20 +99,14 @@ func (t *table) evict() {
 			i++
 			continue
 		}
-		t.ids = slices.Delete(t.ids, i, i+1)
-		delete(t.rows, id)
-		t.terminal--
+		t.forget(id)
 	}
 }
 
-// miss notes that a poll found no record, and forgets the operation the second
-// time in a row: one answer may come from a replica that is behind.
-func (t *table) miss(id string) {
+// forget drops an operation whose record is not there.
+func (t *table) forget(id string) {
 	r, known := t.rows[id]
 	if !known {
-		return
-	}
-	if r.absent++; r.absent < 2 {
 		return
 	}
 	if r.record.State.Terminal() {
@@ -137,11 +128,11 @@ func (t *table) get(id string) (operation.Operation, bool) {
 
 // newest yields what is shown of the operations older than before ("" for all),
 // newest first.
-func (t *table) newest(before string) func(yield func(*operation.Operation) bool) {
+func (t *table) newest(before string) iter.Seq[*operation.Operation] {
 	return func(yield func(*operation.Operation) bool) {
 		at := len(t.ids)
 		if before != "" {
-			at, _ = slices.BinarySearchFunc(t.ids, before, strings.Compare)
+			at, _ = slices.BinarySearch(t.ids, before)
 		}
 		for _, id := range slices.Backward(t.ids[:at]) {
 			if !yield(&t.rows[id].shown) {
