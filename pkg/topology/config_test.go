@@ -311,3 +311,19 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestTLSVersions takes the spellings that influx-proxy takes.
+func TestTLSVersions(t *testing.T) {
+	t.Parallel()
+
+	for spelling, want := range map[string]uint16{
+		"": 0, "1.0": tls.VersionTLS10, "tls1.1": tls.VersionTLS11, "TLS1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13,
+	} {
+		c, err := topology.Parse("c.yaml", []byte(`{circles: [{backends: [{name: a, url: "http://a"}]}], tls: {min_version: "`+spelling+`"}}`))
+		require.NoError(t, err, spelling)
+		require.Equal(t, want, c.TLS.MinVersion, spelling)
+	}
+
+	_, err := topology.Parse("c.yaml", []byte(`{circles: [{backends: [{name: a, url: "http://a"}]}], tls: {max_version: "2"}}`))
+	require.EqualError(t, err, "c.yaml: tls.max_version: is no version of TLS; use 1.0, 1.1, 1.2 or 1.3")
+}

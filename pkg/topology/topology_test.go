@@ -271,6 +271,8 @@ func TestCredentialsNeverShow(t *testing.T) {
 			fmt.Fprintf(&out, verb+"\n", value)
 		}
 
+		fmt.Fprintln(&out, secret.String(), secret.GoString())
+
 		raw, err := json.Marshal(value)
 		require.NoError(t, err, name)
 		out.Write(raw)
