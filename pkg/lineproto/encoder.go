@@ -87,9 +87,8 @@ func (e *Encoder) AppendRow(dst []byte, ns int64, values []Value) ([]byte, error
 		if v.Kind == Null {
 			continue
 		}
-		if v.Kind == Float && v.Num&expMask == expMask { // infinite or NaN
-			name := e.keys[from+1 : key-1]
-			return dst[:begin], fmt.Errorf("%v of field %q: %w", math.Float64frombits(v.Num), name, ErrUnrepresentable)
+		if v.Kind == Float && v.Num&expMask == expMask || v.Kind > String {
+			return dst[:begin], refuseValue(*v, e.keys[from+1:key-1])
 		}
 		if first {
 			first = false
@@ -105,6 +104,14 @@ func (e *Encoder) AppendRow(dst []byte, ns int64, values []Value) ([]byte, error
 	dst = append(dst, ' ')
 	dst = strconv.AppendInt(dst, ns, 10)
 	return append(dst, '\n'), nil
+}
+
+// refuseValue makes the error of a value that has no form in line protocol.
+func refuseValue(v Value, field []byte) error {
+	if v.Kind == Float {
+		return fmt.Errorf("%v of field %q: %w", math.Float64frombits(v.Num), field, ErrUnrepresentable)
+	}
+	return fmt.Errorf("%v of field %q: %w", v.Kind, field, ErrUnrepresentable)
 }
 
 // expMask are the exponent bits of a float64; all of them are set in an
