@@ -24,7 +24,7 @@ type FeedEvent struct {
 	Sequence uint64
 	// Type is the type string of the envelope, or TypeGap.
 	Type string
-	// Time is when the stream stored the event; a gap has none.
+	// Time is when the stream stored the event, in UTC; a gap has none.
 	Time time.Time
 	// OperationID is the operation that the event is about.
 	OperationID string
@@ -171,7 +171,7 @@ func feedEvent(record bus.Record) (FeedEvent, bool) {
 	}
 	id, _, _ := strings.Cut(envelope.Subject, "/")
 	return FeedEvent{
-		Sequence: record.Sequence, Type: envelope.Type, Time: record.Time,
+		Sequence: record.Sequence, Type: envelope.Type, Time: record.Time.UTC(),
 		OperationID: id, Data: record.Data,
 	}, true
 }
