@@ -189,7 +189,7 @@ func TestAnyHistoryConverges(t *testing.T) {
 	})
 }
 
-func BenchmarkList(b *testing.B) {
+func BenchmarkLatestWithoutAMatch(b *testing.B) {
 	p := New(newRecords(), newLog(), Options{})
 	for n := range DefaultMaxTerminal {
 		p.Observe(op(n, operation.Succeeded), uint64(n)+1)
