@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -70,6 +71,9 @@ func (e *Error) Error() string {
 	}
 	return e.Op + ": " + e.Message
 }
+
+// Server is the base URL of the server, with which every Op ends.
+func (e *Error) Server() string { return e.Op[strings.LastIndexByte(e.Op, ' ')+1:] }
 
 // Unwrap returns what broke the request on the way, if anything did.
 func (e *Error) Unwrap() error { return e.cause }

@@ -53,6 +53,7 @@ type Ledger struct {
 	objects     *bus.Objects
 	events      *bus.Log
 	audit       *bus.Log
+	letters     *bus.Log
 	options     Options
 
 	chunks chunkCache
@@ -82,6 +83,7 @@ func New(ctx context.Context, b *bus.Bus, o Options) (*Ledger, error) {
 		objects:     objects,
 		events:      b.Log(events.StreamEvents),
 		audit:       b.Log(events.StreamAudit),
+		letters:     b.Log(events.StreamDeadLetters),
 		options:     o,
 		chunks:      chunkCache{mu: sync.Mutex{}},
 	}, nil
@@ -174,4 +176,13 @@ func (l *Ledger) AuditTrail(ctx context.Context, id string) ([]operation.AuditEn
 		}
 	}
 	return entries, nil
+}
+
+// Reject keeps a message that cannot be carried out among the dead letters.
+func (l *Ledger) Reject(ctx context.Context, stream, subject string, data []byte, reason string) error {
+	p := events.Rejected(reason, stream, subject, 0, data)
+	if err := l.append(ctx, l.letters, "", p); err != nil {
+		return fmt.Errorf("keeping a dead letter: %w", err)
+	}
+	return nil
 }

@@ -155,22 +155,9 @@ const maxStaleHolders = 16
 // Close gives back everything a terminal operation holds in the command
 // stream: its scopes and its command. Repeating it is harmless.
 func (l *Ledger) Close(ctx context.Context, id string) error {
-	var held []uint64
-	for r, err := range l.scopes.Open(ctx, events.AllScopes) {
-		if err != nil {
-			return fmt.Errorf("releasing the scopes of operation %s: %w", id, err)
-		}
-		if string(r.Data) == id {
-			held = append(held, r.Sequence)
-		}
-	}
-	for r, err := range l.scopes.Open(ctx, events.AllCommands) {
-		if err != nil {
-			return fmt.Errorf("closing the command of operation %s: %w", id, err)
-		}
-		if _, of, ok := events.ParseCommandSubject(r.Subject); ok && of == id {
-			held = append(held, r.Sequence)
-		}
+	held, err := l.scopes.HeldBy(ctx, id)
+	if err != nil {
+		return err
 	}
 	if err := l.scopes.Release(ctx, held); err != nil {
 		return fmt.Errorf("releasing the scopes of operation %s: %w", id, err)

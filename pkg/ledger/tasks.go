@@ -87,6 +87,15 @@ func (l *Ledger) announceTask(ctx context.Context, t Versioned[operation.Task]) 
 		events.TaskChanged(t.Value, t.Revision))
 }
 
+// TaskOf reads a task from a watched entry; false when it is none.
+func TaskOf(e bus.Entry) (Versioned[operation.Task], bool) {
+	if e.Deleted {
+		return Versioned[operation.Task]{}, false
+	}
+	v, err := decode[operation.Task](e)
+	return v, err == nil
+}
+
 // WatchTasks hints that tasks of an operation have changed; see
 // bus.Bucket.Watch.
 func (l *Ledger) WatchTasks(ctx context.Context, op string) (<-chan bus.Entry, error) {

@@ -172,6 +172,8 @@ type transfer struct {
 	problems []operation.SliceError
 	// read and sent are bytes since the last checkpoint.
 	read, sent int64
+	// verified is the points proven since the last checkpoint.
+	verified int64
 }
 
 // patiently runs f until it succeeds, fails for good, or its backend has
@@ -185,8 +187,8 @@ func (t *transfer) patiently(ctx context.Context, what string, f func(context.Co
 	return err
 }
 
-// waiter shows what somebody waits for, and that they still do.
-type waiter interface {
+// Waiter shows what somebody waits for, and that they still do.
+type Waiter interface {
 	Alive()
 	Wait(w *operation.Wait)
 }
@@ -194,7 +196,7 @@ type waiter interface {
 // codeBackendRefuses is the failure of a task whose backend stayed away.
 const codeBackendRefuses = "backend_refuses"
 
-func (m *Mover) patiently(ctx context.Context, what string, w waiter, f func(context.Context) error) error {
+func (m *Mover) patiently(ctx context.Context, what string, w Waiter, f func(context.Context) error) error {
 	pause := m.config.Backoff
 	waiting := false
 	for {
@@ -216,7 +218,7 @@ func (m *Mover) patiently(ctx context.Context, what string, w waiter, f func(con
 			patience = m.config.Unreachable
 		}
 		now := m.config.Now()
-		since := m.outages.begin(refusal.Server, now)
+		since := m.outages.begin(refusal.Server(), now)
 		if now.Sub(since) >= patience {
 			w.Wait(nil)
 			return &operation.Error{
@@ -225,7 +227,7 @@ func (m *Mover) patiently(ctx context.Context, what string, w waiter, f func(con
 			}
 		}
 		w.Wait(&operation.Wait{
-			Gate: "backend_answers", Backend: refusal.Server, Measured: refusal.Error(),
+			Gate: "backend_answers", Backend: refusal.Server(), Measured: refusal.Error(),
 			Limit: "given up after " + patience.String(), Since: since.UTC(),
 		})
 		if err := sleep(ctx, max(pause, refusal.RetryAfter)); err != nil {

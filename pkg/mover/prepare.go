@@ -14,7 +14,7 @@ import (
 // that exists with other attributes is brought in line unless that would let
 // the destination forget points sooner than it does now; then it stays, since it
 // admits every point that is copied.
-func (m *Mover) Prepare(ctx context.Context, op *operation.Operation, plan *operation.Plan, w waiter) error {
+func (m *Mover) Prepare(ctx context.Context, op *operation.Operation, plan *operation.Plan, w Waiter) error {
 	for rest := plan.Policies; len(rest) > 0; {
 		first := rest[0]
 		n := slices.IndexFunc(rest, func(p operation.PlanPolicy) bool {

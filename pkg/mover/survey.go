@@ -57,7 +57,7 @@ const (
 
 // read lists what the backend holds and what of it belongs elsewhere. owner
 // returns the index of the backend that owns a measurement.
-func (s *survey) read(ctx context.Context, m *Mover, w waiter, started time.Time, wanted []string, owner func(db, measurement string) int) error {
+func (s *survey) read(ctx context.Context, m *Mover, w Waiter, started time.Time, wanted []string, owner func(db, measurement string) int) error {
 	var groups []influx.ShardGroup
 	var databases []string
 	err := m.patiently(ctx, "reading the schema of "+s.url, w, func(ctx context.Context) error {
@@ -132,7 +132,7 @@ type look struct {
 // anything and about how much. When the time it may take is over, the rest is
 // estimated from what was seen, so that a hundred thousand measurements are
 // planned in seconds.
-func (s *survey) estimate(ctx context.Context, m *Mover, w waiter) ([]operation.Candidate, error) {
+func (s *survey) estimate(ctx context.Context, m *Mover, w Waiter) ([]operation.Candidate, error) {
 	var out []operation.Candidate
 	deadline := m.config.Now().Add(surveyBudget)
 	for _, d := range s.databases {

@@ -38,7 +38,7 @@ func (t *transfer) verify(ctx context.Context) error {
 	for _, group := range t.groups(t.slices, pending) {
 		var found operation.Verdict
 		err := t.patiently(ctx, "verifying "+t.task.Destination, func(ctx context.Context) error {
-			found = operation.Verdict{}
+			found, t.verified = operation.Verdict{}, 0
 			return t.judge(ctx, group, of.Error, &found)
 		})
 		if err != nil {
@@ -53,10 +53,10 @@ func (t *transfer) verify(ctx context.Context) error {
 		err = t.job.Checkpoint(ctx, func(task *operation.Task) {
 			task.Checkpoint = judged
 			task.Verdict = &stored
-			task.Points.Verified += found.Points.Destination
+			task.Points.Verified += t.verified
 			task.Bytes.Read += t.read
 		})
-		t.read = 0
+		t.read, t.verified = 0, 0
 		if err != nil {
 			return err
 		}
@@ -132,6 +132,7 @@ func (t *transfer) prove(ctx context.Context, which []int, v *operation.Verdict,
 		} else {
 			v.Slices.ByCount++
 		}
+		t.verified += e.Rows
 		v.Points.Source += e.Rows
 		v.Points.Destination += e.Rows
 	}
@@ -254,11 +255,14 @@ func (t *transfer) weigh(ctx context.Context, i int, d *difference, v *operation
 		Source: d.source, Destination: d.destination,
 		Missing: d.missing, Extra: d.extra, Different: d.different, Example: d.example,
 	}
+	if d.missing == 0 && d.different <= t.evidence[i].Kept {
+		t.verified += d.source
+	}
 	switch {
 	case d.missing > 0 || d.different > t.evidence[i].Kept:
 		v.Slices.Unequal++
 		v.Unproven = append(v.Unproven, i)
-		problem.Code = "unequal"
+		problem.Code = operation.CodeUnequal
 		problem.Detail = fmt.Sprintf("%d points are missing at the owner and %d differ", d.missing, d.different)
 		v.AddProblem(problem)
 	case d.different > 0:

@@ -1,5 +1,7 @@
 package operation
 
+import "fmt"
+
 // Report is the verification report that ends a move.
 type Report struct {
 	OperationID string `json:"operation_id"`
@@ -121,4 +123,48 @@ func (v *Verdict) Report(id string, depth Depth) Report {
 		Missing: v.Missing, Extra: v.Extra, Different: v.Different, Expired: v.Expired,
 		Problems: problems, Unreported: v.LeftOut,
 	}
+}
+
+// WithoutUnproven returns v without the slices that are copied once more, whose
+// next verdict counts instead. What such a slice adds to the point totals is
+// taken from its problem; problems beyond the bound keep theirs, so the totals
+// of a very unequal first round are an upper bound.
+func (v Verdict) WithoutUnproven() Verdict {
+	n := len(v.Unproven)
+	v.Slices.Total -= n
+	v.Slices.Unequal -= n
+	kept := make([]Problem, 0, len(v.Problems))
+	for _, p := range v.Problems {
+		if p.Code != CodeUnequal {
+			kept = append(kept, p)
+			continue
+		}
+		v.Points.Source -= p.Source
+		v.Points.Destination -= p.Destination
+		v.Missing -= p.Missing
+		v.Extra -= p.Extra
+		v.Different -= p.Different
+	}
+	v.Problems, v.Unproven = kept, nil
+	return v
+}
+
+// CodeUnequal is the code of the problem of a slice that is not proven.
+const CodeUnequal = "unequal"
+
+// AddUnjudged counts the slices of a copy task whose verification failed.
+func (v *Verdict) AddUnjudged(of *Task, failure *Error) {
+	n := 0
+	for i := range of.SliceCount() {
+		if i >= len(of.Checkpoint) || of.Checkpoint[i].State != SliceHandedOver {
+			n++
+		}
+	}
+	v.Slices.Total += n
+	v.Slices.Unequal += n
+	p := Problem{SourceURL: of.Source, DestURL: of.Destination, Code: "not_verified", Detail: fmt.Sprintf("%d slices of task %s were not verified", n, of.ID)}
+	if failure != nil {
+		p.Detail += ": " + failure.Detail
+	}
+	v.AddProblem(p)
 }

@@ -1,0 +1,274 @@
+package controller
+
+import (
+	"context"
+	"time"
+
+	"ringmaster/events"
+	"ringmaster/pkg/operation"
+)
+
+// measurement is one measurement at one source.
+type measurement struct {
+	from           int
+	database, name string
+}
+
+// aggregate turns task records into the progress of their operation. It knows
+// from the plan which measurements each task has a part of.
+type aggregate struct {
+	plan *operation.Plan
+	// parts has, for each task of the plan, the measurements it is part of.
+	parts [][]int32
+	// measurements are those that move; pieces counts the tasks of each.
+	measurements []measurement
+	pieces       []int32
+
+	tasks    operation.TaskCounts
+	points   operation.PointCounts
+	bytes    operation.ByteCounts
+	finished []int32
+	waits    []operation.Wait
+	phase    operation.Phase
+	rate     rate
+}
+
+// newAggregate returns the aggregate of a plan; chunks holds the slices of its
+// chunks, and may be nil when no task has run.
+func newAggregate(plan *operation.Plan, chunks func(chunk int) []operation.Slice) *aggregate {
+	a := &aggregate{plan: plan, parts: make([][]int32, len(plan.Tasks)), phase: operation.PhaseCopy}
+	a.tasks.Total, a.tasks.Waiting = 2*len(plan.Tasks), 2*len(plan.Tasks)
+	a.points.Estimated = plan.Totals.Points
+	if chunks == nil {
+		return a
+	}
+	known := map[measurement]int32{}
+	for i := range plan.Tasks {
+		p := &plan.Tasks[i]
+		last := int32(-1)
+		for _, s := range chunks(p.Span.Chunk)[p.Span.First : p.Span.First+p.Span.Count] {
+			key := measurement{p.From, s.Database, s.Measurement}
+			n, ok := known[key]
+			if !ok {
+				n = int32(len(a.measurements))
+				known[key] = n
+				a.measurements = append(a.measurements, key)
+				a.pieces = append(a.pieces, 0)
+			}
+			if n != last && !contains(a.parts[i], n) {
+				a.parts[i] = append(a.parts[i], n)
+				a.pieces[n]++
+			}
+			last = n
+		}
+	}
+	a.finished = make([]int32, len(a.measurements))
+	return a
+}
+
+// contains looks back a little only: the slices of a task are sorted, so one
+// measurement's lie together but for its retention policies.
+func contains(all []int32, n int32) bool {
+	for i := len(all) - 1; i >= 0; i-- {
+		if all[i] == n {
+			return true
+		}
+	}
+	return false
+}
+
+// update reads the task records.
+func (a *aggregate) update(tasks taskSet) *aggregate {
+	a.tasks, a.bytes, a.waits = operation.TaskCounts{}, operation.ByteCounts{}, nil
+	a.points = operation.PointCounts{Estimated: a.plan.Totals.Points}
+	clear(a.finished)
+	copies := 0
+	a.phase = operation.PhaseCopy
+	for id := range tasks {
+		task := tasks[id].Value
+		if !counts(&task, tasks) {
+			continue
+		}
+		if task.Phase == operation.PhaseCopy {
+			copies++
+			if task.Round == 1 {
+				a.points.Copied += task.Points.Copied
+			}
+		} else {
+			a.phase = operation.PhaseVerify
+		}
+		a.points.Verified += task.Points.Verified
+		a.bytes.Read += task.Bytes.Read
+		a.bytes.Written += task.Bytes.Written
+		a.waits = append(a.waits, task.Waits...)
+		switch task.State {
+		case operation.TaskDone:
+			a.tasks.Done++
+		case operation.TaskFailed:
+			a.tasks.Failed++
+		case operation.TaskRunning:
+			a.tasks.Running++
+		case operation.TaskWaiting:
+		}
+	}
+	// Every copy is verified, so the verification is part of the whole from the
+	// beginning.
+	a.tasks.Total = 2 * max(copies, len(a.plan.Tasks))
+	a.tasks.Waiting = a.tasks.Total - a.tasks.Done - a.tasks.Failed - a.tasks.Running
+	for i := range a.parts {
+		if !proven(copyTaskID(i), 1, tasks) {
+			continue
+		}
+		for _, n := range a.parts[i] {
+			a.finished[n]++
+		}
+	}
+	return a
+}
+
+// proven reports whether every slice of a copy task, of those it handed over
+// and of those that were copied again is proven.
+func proven(id string, round int, tasks taskSet) bool {
+	copied, ok := tasks[id]
+	if !ok || copied.Value.State != operation.TaskDone {
+		return false
+	}
+	verified, ok := tasks[verifyTaskID(round, id)]
+	if !ok || verified.Value.State != operation.TaskDone || verified.Value.Verdict == nil {
+		return false
+	}
+	for _, child := range copied.Value.Children {
+		if !proven(child, round, tasks) {
+			return false
+		}
+	}
+	return len(verified.Value.Verdict.Unproven) == 0 ||
+		round < maxRounds && proven(recopyTaskID(round+1, id), round+1, tasks)
+}
+
+// progress returns the aggregate at a moment.
+func (a *aggregate) progress(now time.Time) operation.Progress {
+	p := operation.Progress{
+		Phase: a.phase, Tasks: a.tasks, Points: a.points, Bytes: a.bytes, AsOf: now.UTC(),
+		Backends: map[string]operation.BackendProgress{},
+	}
+	type database struct {
+		from int
+		name string
+	}
+	open, all := map[database]bool{}, map[database]bool{}
+	moved := make([]int, len(a.plan.Backends))
+	for i := range a.measurements {
+		m := &a.measurements[i]
+		d := database{m.from, m.database}
+		all[d] = true
+		if a.finished[i] == a.pieces[i] {
+			moved[m.from]++
+			p.Measurements.Done++
+		} else {
+			open[d] = true
+		}
+	}
+	p.Measurements.Total = a.plan.Totals.Measurements
+	p.Databases.Total = len(all)
+	if len(a.measurements) == 0 {
+		p.Databases.Total = a.plan.Totals.Databases
+	}
+	p.Databases.Done = len(all) - len(open)
+	unfinished := make([]int, len(a.plan.Backends))
+	for d := range open {
+		unfinished[d.from]++
+	}
+	toMove := make([]int, len(a.plan.Backends))
+	for _, mv := range a.plan.Moves {
+		toMove[mv.From] += mv.Measurements
+	}
+	for i := range a.plan.Backends {
+		b := &a.plan.Backends[i]
+		row := operation.BackendProgress{Name: b.Name, InPlace: b.InPlace, Moved: moved[i]}
+		// A measurement without a point has nothing to move and is finished.
+		empty := b.Measurements - b.InPlace - toMove[i]
+		row.Measurements = operation.Done{Total: b.Measurements, Done: b.InPlace + empty + moved[i]}
+		row.Databases = operation.Done{Total: b.Databases, Done: b.Databases - unfinished[i]}
+		if len(a.measurements) == 0 && toMove[i] > 0 {
+			row.Databases.Done = 0
+		}
+		p.Backends[b.URL] = row
+	}
+	done := a.points.Copied
+	if a.phase == operation.PhaseVerify {
+		done = a.points.Verified
+	}
+	p.PointsPerSecond = a.rate.at(now, a.phase, done)
+	if left := a.points.Estimated - done; p.PointsPerSecond > 0 {
+		eta := max(float64(left), 0) / p.PointsPerSecond
+		p.ETASeconds = &eta
+	}
+	return p
+}
+
+// rate measures points per second over the last seconds of a phase.
+type rate struct {
+	phase   operation.Phase
+	samples []sample
+}
+
+type sample struct {
+	at     time.Time
+	points int64
+}
+
+const (
+	rateWindow  = 10 * time.Second
+	rateSamples = 64
+)
+
+func (r *rate) at(now time.Time, phase operation.Phase, points int64) float64 {
+	if phase != r.phase {
+		r.phase, r.samples = phase, nil
+	}
+	r.samples = append(r.samples, sample{now, points})
+	for len(r.samples) > 2 && (now.Sub(r.samples[0].at) > rateWindow || len(r.samples) > rateSamples) {
+		r.samples = r.samples[1:]
+	}
+	first := r.samples[0]
+	seconds := now.Sub(first.at).Seconds()
+	if seconds <= 0 {
+		return 0
+	}
+	return float64(points-first.points) / seconds
+}
+
+// newView reads the plan's chunks for the aggregate.
+func (t *turn) newView(ctx context.Context, tasks taskSet) (*aggregate, error) {
+	chunks := make([][]operation.Slice, len(t.plan.Chunks))
+	for i, doc := range t.plan.Chunks {
+		var err error
+		if chunks[i], err = t.ledger.Chunk(ctx, doc); err != nil {
+			return nil, err
+		}
+	}
+	return newAggregate(t.plan, func(n int) []operation.Slice { return chunks[n] }).update(tasks), nil
+}
+
+// tellProgress publishes the progress, at most once a second.
+func (t *turn) tellProgress(ctx context.Context, tasks taskSet) {
+	now := t.options.Now()
+	if now.Sub(t.told) < t.options.Tell {
+		return
+	}
+	t.told = now
+	t.view.update(tasks)
+	t.tell(ctx, t.view.progress(now), t.view.waits)
+}
+
+func (t *turn) tell(ctx context.Context, p operation.Progress, waits []operation.Wait) {
+	if waits == nil {
+		waits = []operation.Wait{}
+	}
+	// The clock makes the sequence rise also from one controller to the next.
+	t.sequence = max(t.sequence+1, uint64(max(t.options.Now().UnixMilli(), 1)))
+	t.ledger.Emit(ctx, "", events.OperationProgress{
+		OperationID: t.record.Value.ID, Revision: t.record.Revision, Seq: t.sequence, Progress: p, Waits: waits,
+	})
+}
