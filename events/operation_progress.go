@@ -16,8 +16,8 @@ type OperationProgress struct {
 	// Revision is the revision of the operation's record that the progress
 	// belongs to.
 	Revision uint64 `json:"revision"`
-	// Seq rises with every progress of the operation, also from one controller
-	// to the next; of two the higher one is the later.
+	// Seq rises with every progress that a controller tells. Of two events the
+	// higher revision is the later, and within one revision the higher seq.
 	Seq      uint64             `json:"seq"`
 	Progress operation.Progress `json:"progress"`
 	// Waits is what the operation's tasks are waiting for.

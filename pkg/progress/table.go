@@ -66,11 +66,20 @@ func (t *table) putProgress(p events.OperationProgress) (changed, known bool) {
 	if !known {
 		return false, false
 	}
-	if r.progress != nil && p.Seq <= r.progress.Seq {
+	if r.progress != nil && !later(&p, r.progress) {
 		return false, true
 	}
 	r.progress = &p
 	return r.show(), true
+}
+
+// later reports whether p was told after q. The revision comes first: a sequence
+// compares what one controller has told, and its successor's may start lower.
+func later(p, q *events.OperationProgress) bool {
+	if p.Revision != q.Revision {
+		return p.Revision > q.Revision
+	}
+	return p.Seq > q.Seq
 }
 
 // show decides what progress is shown, and reports whether it is the event's.
@@ -84,11 +93,11 @@ func (r *row) show() bool {
 		return false
 	}
 	recorded := r.record.Progress.AsOf
-	later := p.Revision >= r.revision || !recorded.IsZero() && p.Progress.AsOf.After(recorded)
-	if later {
+	told := p.Revision >= r.revision || !recorded.IsZero() && p.Progress.AsOf.After(recorded)
+	if told {
 		r.shown.Progress, r.shown.Waits = p.Progress, p.Waits
 	}
-	return later
+	return told
 }
 
 // evict drops the oldest terminal operations beyond the bound.

@@ -54,6 +54,7 @@ func TestWhichProgressIsShown(t *testing.T) {
 		"an event of later totals":         {recorded(operation.Running, 10, 5), 3, []events.OperationProgress{progressOf(1, 2, 6, 20)}, 20},
 		"an event of earlier totals":       {recorded(operation.Running, 10, 5), 3, []events.OperationProgress{progressOf(1, 2, 4, 5)}, 10},
 		"the higher seq":                   {recorded(operation.Running, 10, 5), 3, []events.OperationProgress{progressOf(1, 3, 9, 30), progressOf(1, 3, 8, 25)}, 30},
+		"the next controller's":            {recorded(operation.Running, 10, 5), 4, []events.OperationProgress{progressOf(1, 3, 9, 30), progressOf(1, 4, 2, 40)}, 40},
 		"the record's when terminal":       {recorded(operation.Succeeded, 10, 5), 3, []events.OperationProgress{progressOf(1, 3, 9, 9)}, 10},
 		"a retry's, before its first word": {recorded(operation.Queued, 0, 0), 9, []events.OperationProgress{progressOf(1, 3, 9, 30)}, 0},
 	} {
