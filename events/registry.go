@@ -3,6 +3,7 @@ package events
 import (
 	"reflect"
 	"slices"
+	"strings"
 )
 
 // Message describes one type of the contract.
@@ -35,12 +36,7 @@ func Messages() []Message {
 		event[AuditRecord](),
 		event[MessageReject](),
 	}
-	slices.SortFunc(all, func(a, b Message) int {
-		if a.Type < b.Type {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(all, func(a, b Message) int { return strings.Compare(a.Type, b.Type) })
 	return all
 }
 
