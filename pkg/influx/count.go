@@ -10,8 +10,13 @@ import (
 	"ringmaster/pkg/lineproto"
 )
 
-// countPrefix begins the columns of a count over all fields.
-const countPrefix = "count_"
+// What a SELECT is of: every field, or how many values each has, in columns that
+// begin with countPrefix.
+const (
+	allFields   = "*::field"
+	countAll    = "count(*::field)"
+	countPrefix = "count_"
+)
 
 // statementsPerRequest is how many selections are asked for at a time where the
 // answers are small.
@@ -60,20 +65,31 @@ func largest(d *decoder) (n int64) {
 // counts asks for the counts of all fields of the selections and gives each row
 // to row.
 func (c *Client) counts(ctx context.Context, sels []Selection, suffix string, row func(sel int, d *decoder) error) error {
-	return c.table(ctx, "counting points of", sels, "count(*::field)", suffix, row)
+	return c.table(ctx, "counting points of", sels, countAll, suffix, row)
 }
 
-// table runs one SELECT a selection, some at a time.
+// table runs one SELECT of allFields or countAll a selection, some at a time, and
+// gives each row to row.
 func (c *Client) table(ctx context.Context, op string, sels []Selection, what, suffix string, row func(sel int, d *decoder) error) error {
-	first := 0
+	first, prefix := 0, ""
+	if what == countAll {
+		prefix = countPrefix
+	}
 	for part := range slices.Chunk(sels, statementsPerRequest) {
 		q, err := statements(part, what, suffix)
 		if err != nil {
 			return err
 		}
 		err = c.run(ctx, op, q, len(part), func(d *decoder) error {
-			if d.current.Measurement != part[d.statement].Measurement {
+			measurement := part[d.statement].Measurement
+			if d.current.Measurement != measurement {
 				return nil // a pattern has matched more than its measurement
+			}
+			if d.fresh {
+				d.fresh = false
+				if err := checkFields(measurement, d.columns, prefix); err != nil {
+					return fmt.Errorf("%s %s: %w", op, c.URL(), err)
+				}
 			}
 			return row(first+d.statement, d)
 		})
@@ -115,7 +131,7 @@ func (c *Client) Histogram(ctx context.Context, sel Selection, width time.Durati
 // Occupied reports for each selection whether any point exists.
 func (c *Client) Occupied(ctx context.Context, sels []Selection) ([]bool, error) {
 	occupied := make([]bool, len(sels))
-	err := c.table(ctx, "looking for points of", sels, "*::field", " LIMIT 1", func(sel int, _ *decoder) error {
+	err := c.table(ctx, "looking for points of", sels, allFields, " LIMIT 1", func(sel int, _ *decoder) error {
 		occupied[sel] = true
 		return nil
 	})

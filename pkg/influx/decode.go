@@ -48,6 +48,9 @@ func (e *serverError) Error() string { return e.text }
 type decoder struct {
 	r *msgp.Reader
 	n int // statements asked
+	// loose lets a statement have more results than it announces, as SHOW TAG
+	// KEYS does: one a measurement, none of them partial.
+	loose bool
 
 	// How much of each level is still to come. The keys of a result come after
 	// one another, and so do those of a series.
@@ -152,9 +155,6 @@ func (d *decoder) openResult() error {
 		return nil
 	}
 	d.results--
-	if d.answered == d.n {
-		return broken("a result after the last of %d statements", d.n)
-	}
 	var err error
 	if d.resultKeys, err = d.r.ReadMapHeader(); err != nil {
 		return d.fail(err)
@@ -181,8 +181,11 @@ func (d *decoder) resultKey() error {
 		if err != nil {
 			return d.fail(err)
 		}
-		if id != int64(d.answered) {
-			return broken("a result of statement %d in place of %d", id, d.answered)
+		if d.loose && id == int64(d.answered)-1 {
+			d.answered-- // it goes on after all
+		}
+		if id != int64(d.answered) || d.answered == d.n {
+			return broken("a result of statement %d after %d of %d", id, d.answered, d.n)
 		}
 	case "series":
 		if d.series, err = d.r.ReadArrayHeader(); err != nil {

@@ -87,10 +87,11 @@ func IsTransient(err error) bool {
 // ErrGuard is wrapped by the error of a Write that [Options.Guard] stopped.
 var ErrGuard = errors.New("write stopped by its guard")
 
-// ErrUnaddressable is wrapped by the error of reading a measurement that the
-// server gives no points of under any name: `_fieldKeys`, `_series` and
-// `_tagKeys` read as tables of its own.
-var ErrUnaddressable = errors.New("measurement cannot be read by InfluxQL")
+// ErrUnaddressable is wrapped by the error of reading what InfluxQL has no words
+// for, where the server answers with nothing or makes values up: the measurements
+// `_fieldKeys`, `_series` and `_tagKeys`, and the fields `_name`, `_seriesKey`,
+// `_fieldKey`, `_tagKey` and `_tagValue` of any measurement.
+var ErrUnaddressable = errors.New("cannot be read by InfluxQL")
 
 // guardError carries a guard's answer through net/http.
 type guardError struct{ err error }

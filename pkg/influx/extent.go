@@ -27,7 +27,7 @@ func (c *Client) Extents(ctx context.Context, sels []Selection) ([]Extent, error
 		}
 		return int64(d.cells[0].Num), nil
 	}
-	err := c.table(ctx, op, sels, "*::field", " ORDER BY time ASC LIMIT 1", func(sel int, d *decoder) (err error) {
+	err := c.table(ctx, op, sels, allFields, " ORDER BY time ASC LIMIT 1", func(sel int, d *decoder) (err error) {
 		extents[sel].Empty = false
 		extents[sel].First, err = at(d)
 		extents[sel].Last = extents[sel].First
@@ -36,7 +36,7 @@ func (c *Client) Extents(ctx context.Context, sels []Selection) ([]Extent, error
 	if err != nil {
 		return nil, err
 	}
-	err = c.table(ctx, op, sels, "*::field", " ORDER BY time DESC LIMIT 1", func(sel int, d *decoder) (err error) {
+	err = c.table(ctx, op, sels, allFields, " ORDER BY time DESC LIMIT 1", func(sel int, d *decoder) (err error) {
 		// A point that came between the two queries makes an empty selection one
 		// with points; it has no first time of its own.
 		last, err := at(d)

@@ -109,6 +109,11 @@ func (c *Client) run(ctx context.Context, op, statements string, n int, row func
 		return err
 	}
 	defer a.close()
+	return a.each(row)
+}
+
+// each gives all rows to row.
+func (a *answer) each(row func(*decoder) error) error {
 	for {
 		err := a.next()
 		if errors.Is(err, io.EOF) {
@@ -126,14 +131,14 @@ func (c *Client) run(ctx context.Context, op, statements string, n int, row func
 	}
 }
 
-// source names a measurement in a FROM clause. exact is false if the name can
-// only be given as a pattern that others may match too: what comes back under
-// another name must then be left out.
-func source(db, rp, measurement string) (from string, exact bool) {
+// source names a measurement in a FROM clause. Some can only be given as a
+// pattern, which others may match too: what comes back under another name must
+// be left out.
+func source(db, rp, measurement string) string {
 	if addressable(measurement) {
-		return influxql.QuoteIdent(db, rp, measurement), true
+		return influxql.QuoteIdent(db, rp, measurement)
 	}
-	return influxql.QuoteIdent(db, rp) + "." + pattern(measurement), false
+	return influxql.QuoteIdent(db, rp) + "." + pattern(measurement)
 }
 
 // addressable reports whether a measurement can be named in InfluxQL. The
@@ -145,7 +150,8 @@ func addressable(name string) bool {
 
 // pattern is a regular expression literal that matches name. All but letters
 // and digits are given by number, so that nothing in it has a meaning for either
-// parser. A byte that is not UTF-8 reads as U+FFFD for a regular expression.
+// parser. A byte that is not UTF-8 reads as U+FFFD for a regular expression; the
+// plus keeps the server from comparing strings instead, which would not match.
 func pattern(name string) string {
 	var b strings.Builder
 	b.WriteString("/^")
@@ -155,17 +161,32 @@ func pattern(name string) string {
 			continue
 		}
 		fmt.Fprintf(&b, `\x{%x}`, r)
+		if r == utf8.RuneError {
+			b.WriteByte('+')
+		}
 	}
 	b.WriteString("$/")
 	return b.String()
 }
 
-// checkReadable refuses the measurements that the server never gives points of:
-// it answers from tables of its own, or with nothing.
-func checkReadable(measurement string) error {
-	switch measurement {
+// checkMeasurement refuses the measurements that the server never gives points
+// of: it answers from tables of its own, or with nothing.
+func checkMeasurement(name string) error {
+	switch name {
 	case "_fieldKeys", "_series", "_tagKeys":
-		return fmt.Errorf("measurement %q: %w", measurement, ErrUnaddressable)
+		return fmt.Errorf("measurement %q: %w", name, ErrUnaddressable)
+	}
+	return nil
+}
+
+// checkFields refuses the fields for which the server makes up rows at time 0,
+// whatever the window: columns named for them, behind a prefix.
+func checkFields(measurement string, columns []string, prefix string) error {
+	for _, c := range columns {
+		switch strings.TrimPrefix(c, prefix) {
+		case "_name", "_seriesKey", "_fieldKey", "_tagKey", "_tagValue":
+			return fmt.Errorf("field %q of measurement %q: %w", strings.TrimPrefix(c, prefix), measurement, ErrUnaddressable)
+		}
 	}
 	return nil
 }
@@ -185,14 +206,13 @@ func (w Window) where() string {
 func statements(sels []Selection, what, suffix string) (string, error) {
 	var b strings.Builder
 	for i, s := range sels {
-		if err := checkReadable(s.Measurement); err != nil {
+		if err := checkMeasurement(s.Measurement); err != nil {
 			return "", err
 		}
 		if i > 0 {
 			b.WriteByte(';')
 		}
-		from, _ := source(s.Database, s.RetentionPolicy, s.Measurement)
-		b.WriteString("SELECT " + what + " FROM " + from + s.Window.where() + suffix)
+		b.WriteString("SELECT " + what + " FROM " + source(s.Database, s.RetentionPolicy, s.Measurement) + s.Window.where() + suffix)
 	}
 	return b.String(), nil
 }

@@ -159,8 +159,7 @@ func (c *Client) Measurements(ctx context.Context, db string) iter.Seq2[string, 
 // of the retention policy has for them.
 func (c *Client) FieldKeys(ctx context.Context, db, rp, measurement string) (map[string][]lineproto.Kind, error) {
 	fields := map[string][]lineproto.Kind{}
-	from, _ := source(db, rp, measurement)
-	q := "SHOW FIELD KEYS ON " + influxql.QuoteIdent(db) + " FROM " + from
+	q := "SHOW FIELD KEYS ON " + influxql.QuoteIdent(db) + " FROM " + source(db, rp, measurement)
 	err := c.run(ctx, "listing fields of", q, 1, func(d *decoder) error {
 		if d.current.Measurement != measurement {
 			return nil
@@ -185,9 +184,14 @@ func (c *Client) FieldKeys(ctx context.Context, db, rp, measurement string) (map
 // TagKeys lists the tag keys of a measurement.
 func (c *Client) TagKeys(ctx context.Context, db, rp, measurement string) ([]string, error) {
 	var keys []string
-	from, _ := source(db, rp, measurement)
-	q := "SHOW TAG KEYS ON " + influxql.QuoteIdent(db) + " FROM " + from
-	err := c.run(ctx, "listing tags of", q, 1, func(d *decoder) error {
+	q := "SHOW TAG KEYS ON " + influxql.QuoteIdent(db) + " FROM " + source(db, rp, measurement)
+	a, err := c.ask(ctx, "listing tags of", q, 1)
+	if err != nil {
+		return nil, err
+	}
+	defer a.close()
+	a.loose = true
+	err = a.each(func(d *decoder) error {
 		if d.current.Measurement != measurement {
 			return nil
 		}

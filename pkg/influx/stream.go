@@ -3,6 +3,7 @@ package influx
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 
@@ -58,7 +59,7 @@ func (c *Client) Read(ctx context.Context, sels []Selection) (*Stream, error) {
 		s.done = true
 		return s, nil
 	}
-	q, err := statements(sels, "*::field", " GROUP BY *")
+	q, err := statements(sels, allFields, " GROUP BY *")
 	if err != nil {
 		return nil, err
 	}
@@ -83,6 +84,11 @@ func (s *Stream) Next() bool {
 		sel := &s.sels[d.statement]
 		if d.current.Measurement != sel.Measurement {
 			continue // a pattern has matched more than its measurement
+		}
+		if s.newRow {
+			if err := checkFields(sel.Measurement, d.columns, ""); err != nil {
+				return s.end(fmt.Errorf("%s: %w", s.answer.op, err))
+			}
 		}
 		if d.columns[0] != "time" || d.cells[0].Kind != lineproto.Integer {
 			return s.end(&Error{Class: Permanent, Op: s.answer.op, Message: "a row without its time in nanoseconds"})
