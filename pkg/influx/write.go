@@ -15,11 +15,15 @@ import (
 
 // Write posts one batch of line protocol with times in nanoseconds. It returns
 // nil only when the server has answered 204: every point is stored. batch may
-// be used again as soon as Write returns. An empty rp means the default one.
+// be used again as soon as Write returns. An empty rp means the default one; an
+// empty batch is not sent.
 //
 // A failed Write may have stored none, some or all of the points; to repeat it
 // is harmless.
 func (c *Client) Write(ctx context.Context, db, rp string, batch []byte) error {
+	if len(batch) == 0 {
+		return nil
+	}
 	op := "writing to " + c.URL()
 	body, release, err := c.encode(batch)
 	if err != nil {
