@@ -13,15 +13,14 @@ import (
 	"ringmaster/pkg/topology"
 )
 
-// Atlas keeps the topology this process works with, and the flags operators
-// have set by hand, as the shared records have them.
+// Atlas keeps the topology this process works with, as the shared record has
+// it, and the flags that operators have set by hand.
 type Atlas struct {
 	ledger *ledger.Ledger
 	logger *slog.Logger
 
 	mu      sync.RWMutex
 	current *topology.Topology
-	flags   ledger.Flags
 }
 
 // refreshEvery is how often the shared records are read.
@@ -88,16 +87,12 @@ func (a *Atlas) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	flags, err := a.ledger.Flags(ctx)
-	if err != nil {
-		return err
-	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.current != nil && a.current.Epoch != epochs.Value.Current.Epoch {
 		a.logger.InfoContext(ctx, "another process has changed the topology", "epoch", epochs.Value.Current.Epoch)
 	}
-	a.current, a.flags = epochs.Value.Current, flags.Value
+	a.current = epochs.Value.Current
 	return nil
 }
 
@@ -108,38 +103,24 @@ func (a *Atlas) Current() *topology.Topology {
 	return a.current
 }
 
-// Migrating reports whether an operator has flagged a circle as migrating.
-func (a *Atlas) Migrating(circle int) bool {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	return slices.Contains(a.flags.Migrating, circle)
-}
-
-// Resyncing reports whether an operator has flagged the cluster as resyncing.
-func (a *Atlas) Resyncing() bool {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	return a.flags.Resyncing
+// Flags returns the circles that operators have flagged as migrating by hand,
+// and whether they have flagged the cluster as resyncing.
+func (a *Atlas) Flags(ctx context.Context) (migrating []int, resyncing bool, err error) {
+	v, err := a.ledger.Flags(ctx)
+	return v.Value.Migrating, v.Value.Resyncing, err
 }
 
 // SetMigrating sets or releases a circle's flag, for all processes.
 func (a *Atlas) SetMigrating(ctx context.Context, circle int, on bool) error {
-	err := a.ledger.ChangeFlags(ctx, func(f *ledger.Flags) {
+	return a.ledger.ChangeFlags(ctx, func(f *ledger.Flags) {
 		f.Migrating = slices.DeleteFunc(f.Migrating, func(c int) bool { return c == circle })
 		if on {
 			f.Migrating = append(f.Migrating, circle)
 		}
 	})
-	if err != nil {
-		return err
-	}
-	return a.refresh(ctx)
 }
 
 // SetResyncing sets or releases the cluster's flag, for all processes.
 func (a *Atlas) SetResyncing(ctx context.Context, on bool) error {
-	if err := a.ledger.ChangeFlags(ctx, func(f *ledger.Flags) { f.Resyncing = on }); err != nil {
-		return err
-	}
-	return a.refresh(ctx)
+	return a.ledger.ChangeFlags(ctx, func(f *ledger.Flags) { f.Resyncing = on })
 }

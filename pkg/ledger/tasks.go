@@ -2,10 +2,13 @@ package ledger
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 
 	"ringmaster/events"
 	"ringmaster/pkg/bus"
@@ -43,6 +46,32 @@ func (l *Ledger) Tasks(ctx context.Context, op string, each func(Versioned[opera
 		}
 	}
 	return nil
+}
+
+// TaskPage returns at most limit tasks of an operation in the order of their
+// ids, those in one state or all, and the cursor of the next page, empty at the
+// end. A cursor it did not make is an *operation.InvalidError.
+func (l *Ledger) TaskPage(ctx context.Context, op string, state operation.TaskState, cursor string, limit int) ([]operation.Task, string, error) {
+	after, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err != nil {
+		return nil, "", &operation.InvalidError{Field: "cursor", Problem: "is not one of this list", Hint: "use next_cursor of the page before"}
+	}
+	all := []operation.Task{}
+	err = l.Tasks(ctx, op, func(v Versioned[operation.Task]) error {
+		if (state == "" || v.Value.State == state) && v.Value.ID > string(after) {
+			all = append(all, v.Value)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	slices.SortFunc(all, func(a, b operation.Task) int { return strings.Compare(a.ID, b.ID) })
+	if len(all) <= limit {
+		return all, "", nil
+	}
+	all = all[:limit]
+	return all, base64.RawURLEncoding.EncodeToString([]byte(all[limit-1].ID)), nil
 }
 
 // CreateTask stores a new task; one that is there already stays as it is.

@@ -206,8 +206,10 @@ func (w *Worker) present(ctx context.Context) {
 // Status is a live worker and what it does.
 type Status struct {
 	Info
-	Busy  int      `json:"busy"`
-	Tasks []string `json:"tasks"`
+	Busy  int
+	Tasks []string
+	// SeenAt is when it last renewed its lease.
+	SeenAt time.Time
 }
 
 // holding is the value of a task's lease.
@@ -227,7 +229,7 @@ func Live(ctx context.Context, leases *bus.Leases) ([]Status, error) {
 		}
 		switch {
 		case len(e.Key) > len(presencePrefix) && e.Key[:len(presencePrefix)] == presencePrefix:
-			var s Status
+			s := Status{SeenAt: e.Created}
 			if err := json.Unmarshal(e.Value, &s.Info); err != nil {
 				return nil, fmt.Errorf("reading lease %s: %w", e.Key, err)
 			}

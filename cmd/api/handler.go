@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"ringmaster/cmd/internal/program"
+	"ringmaster/events"
+	"ringmaster/pkg/bus"
+	"ringmaster/pkg/controller"
+	"ringmaster/pkg/health"
+	"ringmaster/pkg/httpapi"
+	"ringmaster/pkg/httpapi/influxproxy"
+	"ringmaster/pkg/httpapi/operations"
+	"ringmaster/pkg/ledger"
+	"ringmaster/pkg/operation"
+	"ringmaster/pkg/progress"
+	"ringmaster/pkg/worker"
+)
+
+// newHandler connects the dialects to the engine.
+func (s *system) newHandler(token string, intake *controller.Intake) (*httpapi.Engine, error) {
+	submit := submitter{intake: intake, ledger: s.engine.Ledger, projection: s.projection}
+	probes := prober{s.prober}
+	native, err := operations.New(operations.Deps{
+		Submitter: submit, Operations: s.projection, Records: records{s.engine.Ledger},
+		Topology: s.atlas, Prober: probes, Workers: workers{s.engine.Leases},
+		Feed: progress.NewFeed(s.bus.Log(events.StreamEvents)), Results: s.results,
+		Checks: []operations.Check{
+			{Name: "nats", Run: s.bus.Probe},
+			{Name: "projection", Run: func(context.Context) error { return s.projection.Ready() }},
+		},
+		Metrics: s.metrics(), AsyncAPI: events.AsyncAPI(), Auth: httpapi.NewAdminAuth(token),
+		Draining: s.draining, Logger: s.logger,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("building the native API: %w", err)
+	}
+	c := s.options.config
+	proxy := influxproxy.New(influxproxy.Deps{
+		Submitter: submit, Operations: s.projection, Topology: s.atlas, Prober: probes, Flags: s.atlas,
+		Version: "ringmaster-" + program.Version(), Username: c.Credentials.Username, Password: c.Credentials.Password,
+		PingAuth: c.PingAuthEnabled, Logger: s.logger,
+	})
+	return httpapi.New(httpapi.Config{Prefix: s.options.prefix, Logger: s.logger}, native, proxy)
+}
+
+// metrics serves a registry of this process alone.
+func (s *system) metrics() http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		openOperations{s.projection},
+	)
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+}
+
+// openOperations counts open operations by kind and state.
+type openOperations struct{ projection *progress.Projection }
+
+var openDescription = prometheus.NewDesc("ringmaster_operations_open", "Operations that have not ended.", []string{"kind", "state"}, nil)
+
+func (o openOperations) Describe(ch chan<- *prometheus.Desc) { ch <- openDescription }
+
+func (o openOperations) Collect(ch chan<- prometheus.Metric) {
+	counts := map[[2]string]int{}
+	for _, op := range o.projection.Open() {
+		counts[[2]string{string(op.Kind), string(op.State)}]++
+	}
+	for labels, n := range counts {
+		ch <- prometheus.MustNewConstMetric(openDescription, prometheus.GaugeValue, float64(n), labels[0], labels[1])
+	}
+}
+
+// submitter shows what it has accepted in this process's own view at once.
+type submitter struct {
+	intake     *controller.Intake
+	ledger     *ledger.Ledger
+	projection *progress.Projection
+}
+
+func (s submitter) Submit(ctx context.Context, r operation.Request) (operation.Operation, bool, error) {
+	op, created, err := s.intake.Submit(ctx, r)
+	if err != nil {
+		return op, created, err
+	}
+	if record, err := s.ledger.Operation(ctx, op.ID); err == nil {
+		s.projection.Observe(record.Value, record.Revision)
+		op = record.Value
+	}
+	return op, created, nil
+}
+
+// prober gives the dialects what the health service knows.
+type prober struct{ health *health.Prober }
+
+func (p prober) Backends(ctx context.Context) map[string]httpapi.BackendStatus {
+	out := map[string]httpapi.BackendStatus{}
+	for url, s := range p.health.Backends(ctx) {
+		out[url] = httpapi.BackendStatus(s)
+	}
+	return out
+}
+
+// workers lists the workers whose leases live.
+type workers struct{ leases *bus.Leases }
+
+func (w workers) Workers(ctx context.Context) ([]operations.WorkerInfo, error) {
+	live, err := worker.Live(ctx, w.leases)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]operations.WorkerInfo, len(live))
+	for i, l := range live {
+		out[i] = operations.WorkerInfo{
+			ID: l.ID, Host: l.Host, Version: l.Version, Slots: l.Slots, Busy: l.Busy,
+			Tasks: l.Tasks, StartedAt: l.StartedAt, SeenAt: l.SeenAt,
+		}
+	}
+	return out, nil
+}
+
+// records reads the ledger for the native API.
+type records struct{ ledger *ledger.Ledger }
+
+func (r records) Operation(ctx context.Context, id string) (operation.Operation, error) {
+	v, err := r.ledger.Operation(ctx, id)
+	return v.Value, err
+}
+
+func (r records) Plan(ctx context.Context, id string) (operation.Plan, error) {
+	v, err := r.ledger.Operation(ctx, id)
+	if err != nil {
+		return operation.Plan{}, err
+	}
+	p, err := r.ledger.Plan(ctx, &v.Value)
+	return p, notFound(err)
+}
+
+func (r records) Report(ctx context.Context, id string) (operation.Report, error) {
+	v, err := r.ledger.Operation(ctx, id)
+	if err != nil {
+		return operation.Report{}, err
+	}
+	report, err := r.ledger.Report(ctx, &v.Value)
+	return report, notFound(err)
+}
+
+// notFound says in the API's terms that there is no document yet.
+func notFound(err error) error {
+	if errors.Is(err, ledger.ErrNoDocument) {
+		return operation.ErrNotFound
+	}
+	return err
+}
+
+func (r records) Tasks(ctx context.Context, id string, state operation.TaskState, cursor string, limit int) ([]operation.Task, string, error) {
+	return r.ledger.TaskPage(ctx, id, state, cursor, limit)
+}
+
+func (r records) Audit(ctx context.Context, id string) ([]operation.AuditEntry, error) {
+	return r.ledger.AuditTrail(ctx, id)
+}

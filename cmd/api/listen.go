@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+)
+
+// Bounds of the HTTP server. Event streams have no write timeout, so there is
+// none; their number is bounded by their handler.
+const (
+	readHeaderTimeout = 10 * time.Second
+	readTimeout       = time.Minute
+	idleTimeout       = 2 * time.Minute
+	shutdownTimeout   = 10 * time.Second
+)
+
+// listen serves HTTP until ctx ends, and then finishes the requests under way.
+func (s *system) listen(ctx context.Context, ready func(address string)) error {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.options.listen)
+	if err != nil {
+		return fmt.Errorf("listening on %s: %w", s.options.listen, err)
+	}
+	server := &http.Server{
+		Handler: s.handler, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout,
+		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
+	}
+	c := s.options.config
+	if c.HTTPSEnabled {
+		certificate, err := tls.LoadX509KeyPair(c.HTTPSCert, c.HTTPSKey)
+		if err != nil {
+			return errors.Join(fmt.Errorf("reading the certificate: %w", err), listener.Close())
+		}
+		listener = tls.NewListener(listener, &tls.Config{
+			Certificates: []tls.Certificate{certificate}, NextProtos: []string{"http/1.1"},
+			MinVersion: max(c.TLS.MinVersion, tls.VersionTLS12), MaxVersion: c.TLS.MaxVersion, CipherSuites: c.TLS.Ciphers,
+		})
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	ready(listener.Addr().String())
+	select {
+	case err := <-served:
+		return fmt.Errorf("serving HTTP: %w", err)
+	case <-ctx.Done():
+	}
+	close(s.draining)
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	err = server.Shutdown(stop)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("finishing requests: %w", err), server.Close())
+	}
+	<-served
+	return err
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"time"
+
+	"ringmaster/cmd/internal/program"
+	"ringmaster/pkg/topology"
+)
+
+const help = `api serves Ringmaster: the influx-proxy dialect, the native operations API,
+events and health, on one port.
+
+  api -config proxy.json                 an existing influx-proxy configuration
+  api -config proxy.json -data /var/lib/ringmaster -listen :7076
+  api -config proxy.json -nats nats://n1:4222,nats://n2:4222,nats://n3:4222
+  api -config proxy.json -check          say what the configuration means, and exit
+`
+
+// options is what flags, environment and configuration file say together.
+type options struct {
+	configFile   string
+	data         string
+	listen       string
+	nats         string
+	natsListen   string
+	keyFile      string
+	slots        int
+	prefix       string
+	acceptConfig bool
+	lease        time.Duration
+	patience     time.Duration
+	logLevel     slog.Level
+
+	config *topology.Config
+}
+
+// parseOptions reads flags, then the file they name. file < environment < flag.
+func parseOptions(args, environ []string, out io.Writer) (*options, error) {
+	o := &options{}
+	var archive, slots string
+	var check, version bool
+	fs := flag.NewFlagSet("api", flag.ContinueOnError)
+	fs.StringVar(&o.configFile, "config", "", "configuration `FILE`: influx-proxy's (json, yaml, toml) or Ringmaster's own YAML")
+	fs.StringVar(&o.data, "data", "", "data `DIR` (default: the file's data_dir)")
+	fs.StringVar(&o.listen, "listen", "", "`ADDR` to listen on (default: the file's listen_addr, else :7076)")
+	fs.StringVar(&o.nats, "nats", "", "NATS `URL`s, separated by commas (default: an embedded JetStream in DIR/jetstream)")
+	fs.StringVar(&o.natsListen, "nats-listen", "", "`ADDR` of the embedded JetStream's listener (default: loopback, port kept over restarts; elsewhere only with TLS)")
+	fs.StringVar(&o.keyFile, "key-file", "", "`FILE` of the key that encrypts credentials in records (default DIR/key)")
+	fs.StringVar(&slots, "slots", "", "task slots of this process, `N` (default: number of CPUs; 0 = none)")
+	fs.StringVar(&o.prefix, "prefix", "", "serve everything below `PATH`")
+	fs.StringVar(&archive, "archive", "", "segment stores, `URL[,URL…]`; not carried out by this release")
+	fs.BoolVar(&o.acceptConfig, "accept-config", false, "apply a configuration that equals an earlier epoch")
+	fs.DurationVar(&o.lease, "lease", 0, "how long the work of a dead process lies idle before another takes it over, as a `DURATION` (default 10s, kept from the first start)")
+	fs.DurationVar(&o.patience, "patience", 0, "how long a backend that refuses is tried again before its tasks fail, as a `DURATION` (default 2m; five times as long for one that does not answer)")
+	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "`LEVEL` of the log: debug, info, warn or error")
+	fs.BoolVar(&check, "check", false, "validate the configuration, print what it means, and exit")
+	fs.BoolVar(&version, "version", false, "print the version and exit")
+	if err := program.Parse(fs, help, args, environ, out); err != nil {
+		return nil, err
+	}
+	if version {
+		fmt.Fprintln(out, "ringmaster api", program.Version())
+		return nil, program.ErrDone
+	}
+	usage := &program.UsageError{}
+	wrong := func(format string, a ...any) { usage.Mistakes = append(usage.Mistakes, fmt.Sprintf(format, a...)) }
+	o.readConfig(wrong)
+	if o.config != nil {
+		o.fill(slots, wrong)
+	}
+	if archive != "" || o.config != nil && len(o.config.Archive) > 0 {
+		wrong("-archive: segment stores are not carried out by this release; leave it out")
+	}
+	if o.lease != 0 && (o.lease < time.Second || o.lease > time.Hour) {
+		wrong("-lease %s: use 1s to 1h", o.lease)
+	}
+	if o.patience < 0 {
+		wrong("-patience %s: use a positive duration", o.patience)
+	}
+	if len(usage.Mistakes) > 0 {
+		return nil, usage
+	}
+	if check {
+		o.describe(out)
+		return nil, program.ErrDone
+	}
+	return o, nil
+}
+
+// readConfig reads and validates the configuration file.
+func (o *options) readConfig(wrong func(string, ...any)) {
+	if o.configFile == "" {
+		wrong("-config is missing: name an influx-proxy configuration, for example -config proxy.json")
+		return
+	}
+	raw, err := os.ReadFile(o.configFile)
+	if err != nil {
+		wrong("-config: %v", err)
+		return
+	}
+	o.config, err = topology.Parse(filepath.Base(o.configFile), raw)
+	var mistakes *topology.ConfigError
+	switch {
+	case errors.As(err, &mistakes):
+		for _, m := range mistakes.Mistakes {
+			wrong("%s: %s", o.configFile, m)
+		}
+	case err != nil:
+		wrong("%s: %v", o.configFile, err)
+	}
+}
+
+// fill takes from the file what neither flag nor environment says.
+func (o *options) fill(slots string, wrong func(string, ...any)) {
+	or := func(value *string, file, otherwise string) {
+		if *value == "" {
+			*value = file
+		}
+		if *value == "" {
+			*value = otherwise
+		}
+	}
+	or(&o.data, o.config.DataDir, "data")
+	or(&o.listen, o.config.ListenAddr, ":7076")
+	or(&o.nats, o.config.NATS, "")
+	or(&o.natsListen, o.config.NATSListen, "")
+	or(&o.keyFile, o.config.KeyFile, filepath.Join(o.data, "key"))
+	or(&o.prefix, o.config.Prefix, "")
+	o.slots = runtime.NumCPU()
+	if o.config.Slots != nil {
+		o.slots = *o.config.Slots
+	}
+	if slots != "" {
+		n, err := strconv.Atoi(slots)
+		if err != nil || n < 0 || n > maxSlots {
+			wrong("-slots %q: use a number from 0 to %d", slots, maxSlots)
+		}
+		o.slots = n
+	}
+}
+
+const maxSlots = 1024
+
+// describe prints what the configuration means.
+func (o *options) describe(out io.Writer) {
+	fmt.Fprintf(out, "%s is valid\n", o.configFile)
+	fmt.Fprintf(out, "listen %s, data %s, hash_key %s, shard_key %s\n", o.listen, o.data, o.config.HashKey, o.config.ShardKey)
+	for _, c := range o.config.Circles {
+		fmt.Fprintf(out, "circle %d %q\n", c.ID, c.Name)
+		for _, b := range c.Backends {
+			fmt.Fprintf(out, "  backend %q %s\n", b.Name, b.URL)
+		}
+	}
+	for _, w := range o.config.Warnings {
+		fmt.Fprintf(out, "warning: %s\n", w)
+	}
+}
+
+// sayReady prints the one line that says where the server is.
+func (o *options) sayReady(out io.Writer, address string) {
+	scheme := "http"
+	if o.config.HTTPSEnabled {
+		scheme = "https"
+	}
+	fmt.Fprintf(out, "ringmaster api ready on %s://%s%s, data in %s\n", scheme, address, o.prefix, o.data)
+}

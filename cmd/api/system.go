@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"ringmaster/cmd/internal/program"
+	"ringmaster/events"
+	"ringmaster/pkg/bus"
+	"ringmaster/pkg/controller"
+	"ringmaster/pkg/health"
+	"ringmaster/pkg/httpapi"
+	"ringmaster/pkg/progress"
+	"ringmaster/pkg/secrets"
+)
+
+// system is everything that one api process runs.
+type system struct {
+	options    *options
+	logger     *slog.Logger
+	nats       *bus.Server
+	bus        *bus.Bus
+	engine     *program.Engine
+	atlas      *controller.Atlas
+	projection *progress.Projection
+	results    *progress.ResultLog
+	prober     *health.Prober
+	handler    *httpapi.Engine
+	// draining is closed when the process is about to stop.
+	draining chan struct{}
+}
+
+// closeTimeout bounds how long stopping may take.
+const closeTimeout = 30 * time.Second
+
+// newSystem builds the process from the bottom up. On an error, what has been
+// started is closed again.
+func newSystem(ctx context.Context, o *options, logger *slog.Logger) (_ *system, err error) {
+	s := &system{options: o, logger: logger, draining: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close(ctx))
+		}
+	}()
+	if err := os.MkdirAll(o.data, 0o750); err != nil {
+		return nil, fmt.Errorf("making the data directory: %w", err)
+	}
+	keys, err := secrets.OpenOrCreate(o.keyFile)
+	if err != nil {
+		return nil, fmt.Errorf("opening the key file %s: %w", o.keyFile, err)
+	}
+	if err := s.openBus(ctx); err != nil {
+		return nil, err
+	}
+	if s.engine, err = program.NewEngine(ctx, "api", s.bus, keys, o.patience, logger); err != nil {
+		return nil, err
+	}
+	s.atlas, err = controller.OpenAtlas(ctx, s.engine.Ledger, keys, o.config.Topology(), o.acceptConfig, logger, time.Now)
+	if err != nil {
+		return nil, err
+	}
+	s.results = progress.NewResultLog(time.Now)
+	s.projection = progress.New(s.engine.Ledger, s.bus.Log(events.StreamEvents), progress.Options{
+		Logger: logger, OnChange: s.results.Observe,
+	})
+	s.prober = health.New(s.atlas, 0, logger, time.Now)
+	token, err := adminToken(o.data)
+	if err != nil {
+		return nil, err
+	}
+	s.handler, err = s.newHandler(token, &controller.Intake{
+		Ledger: s.engine.Ledger, Topology: s.atlas, Sealer: keys, Now: time.Now, NewID: newID,
+	})
+	return s, err
+}
+
+func newID() string { return uuid.Must(uuid.NewV7()).String() }
+
+// openBus starts the embedded NATS, unless another is named, and connects.
+func (s *system) openBus(ctx context.Context) error {
+	o := s.options
+	var err error
+	to := bus.Options{Name: "api", Logger: s.logger, URL: o.nats}
+	if o.nats == "" {
+		s.nats, err = bus.StartServer(ctx, bus.ServerOptions{Dir: o.data, Listen: o.natsListen, Logger: s.logger})
+		if err != nil {
+			return fmt.Errorf("starting the embedded JetStream: %w", err)
+		}
+		to.Server = s.nats
+	}
+	if s.bus, err = bus.Connect(ctx, to); err != nil {
+		return fmt.Errorf("connecting to NATS: %w", err)
+	}
+	var settings []bus.ApplyOption
+	if o.lease > 0 {
+		settings = append(settings, bus.WithLeaseTTL(o.lease))
+	}
+	if err := s.bus.Apply(ctx, 0, settings...); err != nil {
+		return fmt.Errorf("preparing JetStream: %w", err)
+	}
+	return nil
+}
+
+// serve runs every service until ctx ends or one of them fails, and then stops
+// them from the top down.
+func (s *system) serve(ctx context.Context, ready func(address string)) error {
+	services, ctx := errgroup.WithContext(ctx)
+	services.Go(func() error { return s.atlas.Run(ctx) })
+	services.Go(func() error { return s.projection.Run(ctx) })
+	services.Go(func() error { return s.prober.Run(ctx) })
+	control := controller.New(s.engine.Ledger, s.engine.Queue, s.engine.Leases, s.engine.Mover, controller.Options{
+		ID: s.engine.ID, Logger: s.logger,
+	})
+	services.Go(func() error { return control.Run(ctx) })
+	if s.options.slots > 0 {
+		services.Go(func() error { return s.engine.Worker(s.options.slots).Run(ctx) })
+	}
+	services.Go(func() error { return s.listen(ctx, ready) })
+	return errors.Join(services.Wait(), s.close(ctx))
+}
+
+// close ends what newSystem opened, in the reverse order.
+func (s *system) close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	if s.bus != nil {
+		s.bus.Close()
+	}
+	if s.nats != nil {
+		if err := s.nats.Close(ctx); err != nil {
+			return fmt.Errorf("stopping the embedded JetStream: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"ringmaster/cmd/internal/program"
+	"ringmaster/pkg/bus"
+	"ringmaster/pkg/secrets"
+)
+
+const help = `worker carries out the tasks of Ringmaster's operations.
+
+  worker -data /var/lib/ringmaster       beside an api on this host
+  worker -nats nats://n1:4222,nats://n2:4222 -key-file /etc/ringmaster/key
+  worker -data /var/lib/ringmaster -slots 4 -listen 127.0.0.1:9476
+`
+
+// options is what flags and environment say.
+type options struct {
+	nats     string
+	data     string
+	keyFile  string
+	slots    int
+	listen   string
+	patience time.Duration
+	logLevel slog.Level
+}
+
+func parseOptions(args, environ []string, out io.Writer) (*options, error) {
+	o := &options{}
+	var version bool
+	fs := flag.NewFlagSet("worker", flag.ContinueOnError)
+	fs.StringVar(&o.nats, "nats", "", "NATS `URL`s, separated by commas")
+	fs.StringVar(&o.data, "data", "", "data `DIR` of an api on this host, which says how to reach its JetStream")
+	fs.StringVar(&o.keyFile, "key-file", "", "`FILE` of the key that opens credentials in records (default DIR/key)")
+	fs.IntVar(&o.slots, "slots", runtime.NumCPU(), "how many tasks run at once, `N`")
+	fs.StringVar(&o.listen, "listen", "", "`ADDR` of health and metrics (default: none)")
+	fs.DurationVar(&o.patience, "patience", 0, "how long a backend that refuses is tried again before its tasks fail, as a `DURATION` (default 2m; five times as long for one that does not answer)")
+	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "`LEVEL` of the log: debug, info, warn or error")
+	fs.BoolVar(&version, "version", false, "print the version and exit")
+	if err := program.Parse(fs, help, args, environ, out); err != nil {
+		return nil, err
+	}
+	if version {
+		fmt.Fprintln(out, "ringmaster worker", program.Version())
+		return nil, program.ErrDone
+	}
+	usage := &program.UsageError{}
+	wrong := func(format string, a ...any) { usage.Mistakes = append(usage.Mistakes, fmt.Sprintf(format, a...)) }
+	if o.nats == "" && o.data == "" {
+		wrong("-nats or -data is missing: name the NATS servers, or the data directory of an api on this host")
+	}
+	if o.keyFile == "" {
+		if o.data == "" {
+			wrong("-key-file is missing: name a copy of the api's key file")
+		}
+		o.keyFile = filepath.Join(o.data, "key")
+	}
+	if o.slots < 1 || o.slots > maxSlots {
+		wrong("-slots %d: use a number from 1 to %d", o.slots, maxSlots)
+	}
+	if o.patience < 0 {
+		wrong("-patience %s: use a positive duration", o.patience)
+	}
+	if len(usage.Mistakes) > 0 {
+		return nil, usage
+	}
+	return o, nil
+}
+
+const maxSlots = 1024
+
+// memoryLimit makes the collector work harder before the process grows beyond
+// what a worker may take, 64 MiB for two slots.
+func memoryLimit(slots int) int64 { return 40<<20 + int64(slots)*6<<20 }
+
+// work connects, says so, and carries tasks out until ctx ends.
+func work(ctx context.Context, o *options, logger *slog.Logger, out io.Writer) error {
+	debug.SetMemoryLimit(memoryLimit(o.slots))
+	keys, err := secrets.Open(o.keyFile)
+	if err != nil {
+		return fmt.Errorf("opening the key file %s: %w", o.keyFile, err)
+	}
+	to := bus.Options{URL: o.nats, Name: "worker", Logger: logger}
+	if o.nats == "" {
+		file, err := bus.ReadNATSFile(o.data)
+		if err != nil {
+			return fmt.Errorf("finding the api's JetStream in %s (is an api running there?): %w", o.data, err)
+		}
+		to.URL, to.Token = file.URL, file.Token
+	}
+	b, err := bus.Connect(ctx, to)
+	if err != nil {
+		return fmt.Errorf("connecting to NATS: %w", err)
+	}
+	defer b.Close()
+	engine, err := program.NewEngine(ctx, "worker", b, keys, o.patience, logger)
+	if err != nil {
+		return err
+	}
+	services, ctx := errgroup.WithContext(ctx)
+	if o.listen != "" {
+		if err := serveHealth(ctx, services, o.listen, b); err != nil {
+			return err
+		}
+	}
+	services.Go(func() error { return engine.Worker(o.slots).Run(ctx) })
+	fmt.Fprintf(out, "ringmaster worker %s ready with %d slots\n", engine.ID, o.slots)
+	return services.Wait()
+}
+
+const (
+	readTimeout     = 10 * time.Second
+	shutdownTimeout = 5 * time.Second
+)
+
+// serveHealth answers /healthz, /readyz and /metrics until ctx ends.
+func serveHealth(ctx context.Context, services *errgroup.Group, address string, b *bus.Bus) error {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("listening on %s: %w", address, err)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !b.Connected() {
+			http.Error(w, "not connected to NATS", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	server := &http.Server{Handler: mux, ReadTimeout: readTimeout, WriteTimeout: readTimeout}
+	services.Go(func() error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serving health: %w", err)
+		}
+		return nil
+	})
+	services.Go(func() error {
+		<-ctx.Done()
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+		defer cancel()
+		return server.Shutdown(stop)
+	})
+	return nil
+}
