@@ -1,0 +1,132 @@
+package harness
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+
+	"ringmaster/pkg/influx/influxtest"
+)
+
+// Cluster is a whole installation on this machine: InfluxDB servers, one api
+// with embedded JetStream, and workers.
+type Cluster struct {
+	// Dir holds everything the cluster writes; Bin the programs.
+	Dir, Bin string
+	// Log, if set, gets what our programs print.
+	Log      io.Writer
+	Backends []*influxtest.Process
+	API      *Program
+	Workers  []*Program
+	Client   Client
+
+	address string
+}
+
+// NewCluster prepares a cluster below dir with the programs in bin; nothing runs
+// yet.
+func NewCluster(dir, bin string, log io.Writer) (*Cluster, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("choosing a port: %w", err)
+	}
+	address := l.Addr().String()
+	if err := l.Close(); err != nil {
+		return nil, fmt.Errorf("choosing a port: %w", err)
+	}
+	return &Cluster{Dir: dir, Bin: bin, Log: log, address: address, Client: Client{URL: "http://" + address}}, nil
+}
+
+// DataDir is the api's data directory.
+func (c *Cluster) DataDir() string { return filepath.Join(c.Dir, "data") }
+
+// ConfigFile is the api's configuration, in influx-proxy's format.
+func (c *Cluster) ConfigFile() string { return filepath.Join(c.Dir, "proxy.json") }
+
+// AddBackend starts one more InfluxDB server.
+func (c *Cluster) AddBackend(ctx context.Context) (*influxtest.Process, error) {
+	p, err := influxtest.Launch(ctx, influxtest.Config{Dir: filepath.Join(c.Dir, fmt.Sprintf("influx-%d", len(c.Backends)))})
+	if err != nil {
+		return nil, err
+	}
+	c.Backends = append(c.Backends, p)
+	return p, nil
+}
+
+type configBackend struct {
+	Name     string `json:"name"`
+	URL      string `json:"url"`
+	Username string `json:"username,omitempty"`
+	Password string `json:"password,omitempty"`
+}
+
+// WriteConfig writes a configuration whose circles consist of the given
+// backends, by index. A URL in place of a backend's own goes through replace.
+func (c *Cluster) WriteConfig(circles [][]int, replace map[int]string) error {
+	type circle struct {
+		Name     string          `json:"name"`
+		Backends []configBackend `json:"backends"`
+	}
+	var all []circle
+	for i, members := range circles {
+		one := circle{Name: fmt.Sprintf("circle-%d", i)}
+		for _, n := range members {
+			url := c.Backends[n].URL()
+			if other, ok := replace[n]; ok {
+				url = other
+			}
+			one.Backends = append(one.Backends, configBackend{Name: fmt.Sprintf("influxdb-%d-%d", i, n), URL: url})
+		}
+		all = append(all, one)
+	}
+	raw, err := json.MarshalIndent(map[string]any{"circles": all, "listen_addr": c.address, "data_dir": c.DataDir()}, "", "  ")
+	if err != nil {
+		return fmt.Errorf("writing the configuration: %w", err)
+	}
+	if err := os.WriteFile(c.ConfigFile(), raw, 0o600); err != nil {
+		return fmt.Errorf("writing the configuration: %w", err)
+	}
+	return nil
+}
+
+// StartAPI starts the api on the configuration; args are further flags.
+func (c *Cluster) StartAPI(ctx context.Context, args ...string) error {
+	p, err := StartProgram(ctx, c.Log, filepath.Join(c.Bin, "api"), append([]string{"-config", c.ConfigFile()}, args...)...)
+	if err != nil {
+		return err
+	}
+	c.API = p
+	return nil
+}
+
+// StartWorker starts one more worker; args are further flags.
+func (c *Cluster) StartWorker(ctx context.Context, args ...string) (*Program, error) {
+	p, err := StartProgram(ctx, c.Log, filepath.Join(c.Bin, "worker"), append([]string{"-data", c.DataDir()}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	c.Workers = append(c.Workers, p)
+	return p, nil
+}
+
+// Close stops everything that still runs, our programs first.
+func (c *Cluster) Close() error {
+	var errs []error
+	for _, w := range c.Workers {
+		_, err := w.Stop()
+		errs = append(errs, err)
+	}
+	if c.API != nil {
+		_, err := c.API.Stop()
+		errs = append(errs, err)
+	}
+	for _, b := range c.Backends {
+		errs = append(errs, b.Stop())
+	}
+	return errors.Join(errs...)
+}
