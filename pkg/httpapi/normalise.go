@@ -51,6 +51,7 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		info.id = e.cfg.NewRequestID()
 	}
 	w.Header().Set("X-Request-Id", info.id)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 
 	n := r.WithContext(context.WithValue(r.Context(), requestInfoKey{}, info))
 	n.URL = new(url.URL)

@@ -14,8 +14,9 @@ const maxParts = 64
 // parseMultipart reads the fields of a multipart form. The body is in memory
 // already, so its parts stay there too; files are no parameters.
 func parseMultipart(boundary string, body []byte) (url.Values, error) {
-	if boundary == "" {
-		return nil, errors.New("no boundary")
+	// The reader takes a body that was cut short for one that is at its end.
+	if boundary == "" || !bytes.Contains(body, []byte("--"+boundary+"--")) {
+		return nil, errors.New("no boundary at the end")
 	}
 	form := url.Values{}
 	reader := multipart.NewReader(bytes.NewReader(body), boundary)

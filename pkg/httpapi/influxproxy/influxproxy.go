@@ -55,8 +55,9 @@ type Prober interface {
 // Flags are the states that a person sets by hand with POST /migrate/state.
 // All processes share them, and they outlive each.
 type Flags interface {
-	Migrating(circle int) bool
-	Resyncing() bool
+	// Flags returns the circles that count as migrating, and whether the proxy
+	// counts as resyncing.
+	Flags(ctx context.Context) (migrating []int, resyncing bool, err error)
 	SetMigrating(ctx context.Context, circle int, on bool) error
 	SetResyncing(ctx context.Context, on bool) error
 }
@@ -109,11 +110,11 @@ func New(d Deps) httpapi.Dialect {
 
 func (rm *room) register(r gin.IRouter) {
 	g := r.Group("", rm.version)
-	ping := []gin.HandlerFunc{noContent}
-	if d := rm.PingAuth; d {
-		ping = []gin.HandlerFunc{rm.require, noContent}
+	if rm.PingAuth {
+		g.GET("/ping", rm.require, noContent)
+	} else {
+		g.GET("/ping", noContent)
 	}
-	g.GET("/ping", ping...)
 
 	g = g.Group("", rm.require)
 	g.GET("/health", rm.health)
@@ -172,7 +173,6 @@ func fail(c *gin.Context, status int, text string) {
 
 func writeText(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	_, _ = w.Write([]byte(text + "\n"))
 }
@@ -198,6 +198,10 @@ func (rm *room) unavailable(c *gin.Context, doing string, err error) {
 	c.Header("Retry-After", "1")
 	fail(c, http.StatusServiceUnavailable, "service unavailable: the records cannot be reached at the moment")
 }
+
+// errNotSeeded: the projection has not read the records yet. What it does not
+// show may still be running.
+var errNotSeeded = errors.New("the operations have not been read yet")
 
 // current returns the topology, or answers that there is none yet.
 func (rm *room) current(c *gin.Context) (*topology.Topology, bool) {

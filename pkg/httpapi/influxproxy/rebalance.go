@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,7 +53,12 @@ func (rm *room) rebalance(c *gin.Context) {
 	r.RequestedBy, r.Origin = rm.principal(), c.ClientIP()
 	// A plan without a run disturbs nobody, so nothing is in its way.
 	if !r.DryRun {
-		if busy := rm.flagged(circle.ID); busy != "" {
+		busy, err := rm.flagged(c, circle.ID)
+		if err != nil {
+			rm.unavailable(c, "reading the flags", err)
+			return
+		}
+		if busy != "" {
 			fail(c, http.StatusConflict, busy)
 			return
 		}
@@ -160,14 +166,17 @@ func translate(err error) error {
 }
 
 // flagged returns the sentence for what a person has set by hand, or "".
-func (rm *room) flagged(circle int) string {
+func (rm *room) flagged(c *gin.Context, circle int) (string, error) {
+	migrating, resyncing, err := rm.Flags.Flags(c.Request.Context())
 	switch {
-	case rm.Flags.Migrating(circle):
-		return circleBusy(circle)
-	case rm.Flags.Resyncing():
-		return proxyBusy
+	case err != nil:
+		return "", err
+	case slices.Contains(migrating, circle):
+		return circleBusy(circle), nil
+	case resyncing:
+		return proxyBusy, nil
 	default:
-		return ""
+		return "", nil
 	}
 }
 

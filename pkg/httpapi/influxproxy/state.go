@@ -73,15 +73,24 @@ func (rm *room) state(g generation) gin.HandlerFunc {
 			refuseWith(c, err)
 			return
 		}
+		flagged, resyncing, err := rm.Flags.Flags(c.Request.Context())
+		if err != nil {
+			rm.unavailable(c, "reading the flags", err)
+			return
+		}
 		at := rm.Operations.AsOf()
-		held, resyncing := rm.holding()
+		if at.IsZero() {
+			rm.unavailable(c, "reading the operations", errNotSeeded)
+			return
+		}
+		held, resync := rm.holding()
 		circles := make([]any, len(t.Circles))
 		for i := range t.Circles {
 			circle := &t.Circles[i]
-			migrating := slices.Contains(held, operation.CircleScope(circle.ID)) || rm.Flags.Migrating(circle.ID)
+			migrating := slices.Contains(held, operation.CircleScope(circle.ID)) || slices.Contains(flagged, circle.ID)
 			circles[i] = g.circleState(circle, migrating)
 		}
-		resyncing = resyncing || rm.Flags.Resyncing()
+		resyncing = resyncing || resync
 		c.Header(asOfHeader, asOf(at))
 		if g == generation25 {
 			answer(c, state25{circles, resyncing})
@@ -237,11 +246,15 @@ func (rm *room) stats(g generation) gin.HandlerFunc {
 			refuseWith(c, errStatsType)
 			return
 		}
+		at := rm.Operations.AsOf()
+		if at.IsZero() {
+			rm.unavailable(c, "reading the operations", errNotSeeded)
+			return
+		}
 		rows := map[string]any{}
 		for i := range circle.Backends {
 			rows[circle.Backends[i].URL] = g.stats(operation.BackendProgress{})
 		}
-		at := rm.Operations.AsOf()
 		if op, found := rm.Operations.Latest(kind, operation.CircleScope(circle.ID)); found {
 			for _, b := range removedOf(op) {
 				rows[b.URL] = g.stats(operation.BackendProgress{})

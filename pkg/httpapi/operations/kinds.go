@@ -3,6 +3,7 @@ package operations
 import (
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/jsonschema-go/jsonschema"
@@ -84,6 +85,7 @@ func (rm *room) listKinds(c *gin.Context) {
 func (rm *room) kind(c *gin.Context) {
 	for _, k := range rm.kinds {
 		if string(k.Kind) == c.Param("kind") {
+			c.Header("X-As-Of", rm.Now().UTC().Format(time.RFC3339))
 			httpapi.JSON(c, http.StatusOK, k)
 			return
 		}

@@ -38,6 +38,11 @@ func (rm *room) list(c *gin.Context) {
 	}
 	// Read before the list, so that it never claims more than the list shows.
 	asOf := rm.Operations.AsOf()
+	if asOf.IsZero() {
+		// Before the records have been read an empty list would be a lie.
+		rm.fail(c, "listing operations", progress.ErrNotReady)
+		return
+	}
 	ops, next, err := rm.Operations.List(f, cursor, limit)
 	if errors.Is(err, progress.ErrCursor) {
 		err = httpapi.BadCursor()

@@ -1,0 +1,347 @@
+package httpapitest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"slices"
+	"sync"
+	"time"
+
+	"ringmaster/pkg/httpapi"
+	"ringmaster/pkg/httpapi/operations"
+	"ringmaster/pkg/operation"
+	"ringmaster/pkg/progress"
+	"ringmaster/pkg/topology"
+)
+
+// Now is the moment at which everything in the fakes happens.
+func Now() time.Time { return time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC) }
+
+// ID returns the id of the fakes' n-th operation.
+func ID(n int) string { return fmt.Sprintf("01980000-0000-7000-8000-%012d", n) }
+
+// Cluster is the topology of the seed page: two circles of two backends.
+func Cluster() *topology.Topology {
+	t := &topology.Topology{
+		Epoch: 1, HashKey: "idx", ShardKey: "%db,%mm", VNodes: 256,
+		CreatedAt: Now(), Source: "proxy.json",
+		Circles: []topology.Circle{
+			{ID: 0, Name: "circle-1", Backends: []topology.Backend{
+				{
+					Name: "influxdb-1-1", URL: "http://127.0.0.1:8086", Sealed: Secret,
+					Credentials: topology.Credentials{Username: Secret, Password: Secret},
+				},
+				{Name: "influxdb-1-2", URL: "http://127.0.0.1:8087"},
+			}},
+			{ID: 1, Name: "circle-2", Backends: []topology.Backend{
+				{Name: "influxdb-2-1", URL: "http://127.0.0.1:8088"},
+				{Name: "influxdb-2-2", URL: "http://127.0.0.1:8089"},
+			}},
+		},
+	}
+	t.Digest = t.ComputeDigest()
+	return t
+}
+
+// Secret stands for every credential in the fakes; no answer may contain it.
+const Secret = "s3cret-that-nobody-may-see"
+
+// Backend is the system behind the handlers, faked. It is safe for concurrent
+// use through its methods; tests set its fields before they ask.
+type Backend struct {
+	mu sync.Mutex
+
+	// Requests are the submissions, in order.
+	Requests []operation.Request
+	// SubmitErr is what Submit returns instead of accepting.
+	SubmitErr error
+	// Stored are the operations, oldest first. Submit adds to them.
+	Stored []operation.Operation
+	// Unseen are the ids that the projection does not show yet.
+	Unseen []string
+	// At is the projection's AsOf.
+	At time.Time
+	// Docs are what Plan and Report return, by operation.
+	Plans   map[string]operation.Plan
+	Reports map[string]operation.Report
+	Task    []operation.Task
+	Trail   []operation.AuditEntry
+	// RecordsErr is what reading the records returns.
+	RecordsErr error
+
+	Cluster_ *topology.Topology
+	Probes   map[string]httpapi.BackendStatus
+	Live     []operations.WorkerInfo
+	LiveErr  error
+
+	MigratingCircles []int
+	ResyncingFlag    bool
+	FlagsErr         error
+	FlagsSet         int
+
+	Stream     []progress.FeedEvent
+	StreamErr  error
+	Subscribed chan uint64
+	More       chan progress.FeedEvent
+	Messages   []progress.Message
+}
+
+// NewBackend returns a backend with the seed's cluster and nothing going on.
+func NewBackend() *Backend {
+	probes := map[string]httpapi.BackendStatus{}
+	for _, circle := range Cluster().Circles {
+		for _, b := range circle.Backends {
+			probes[b.URL] = httpapi.BackendStatus{Active: true, Version: "1.8.3", CheckedAt: Now()}
+		}
+	}
+	return &Backend{
+		At: Now(), Cluster_: Cluster(), Probes: probes,
+		Plans: map[string]operation.Plan{}, Reports: map[string]operation.Report{},
+		Subscribed: make(chan uint64, 16), More: make(chan progress.FeedEvent),
+	}
+}
+
+// Submitted returns the requests that were submitted.
+func (b *Backend) Submitted() []operation.Request {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.Requests)
+}
+
+// Submit records the request and accepts it, unless SubmitErr is set.
+func (b *Backend) Submit(_ context.Context, r operation.Request) (operation.Operation, bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.Requests = append(b.Requests, r)
+	if b.SubmitErr != nil {
+		return operation.Operation{}, false, b.SubmitErr
+	}
+	op := operation.Operation{
+		ID: ID(len(b.Stored) + 1), Kind: r.Kind, State: operation.Queued, DryRun: r.DryRun,
+		Parameters: r.Parameters, Reason: r.Reason, RequestedBy: r.RequestedBy,
+		CreatedAt: Now(), Epoch: 1, Attempt: 1, Round: 1,
+	}
+	var p operation.Rebalance
+	if err := json.Unmarshal(r.Parameters, &p); err == nil && !r.DryRun {
+		op.Scope = p.Scope()
+	}
+	b.Stored = append(b.Stored, op)
+	return op, true, nil
+}
+
+// Operations is the projection's face of b.
+type Operations struct{ *Backend }
+
+// Operation finds an operation that the projection shows.
+func (o Operations) Operation(id string) (operation.Operation, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if slices.Contains(o.Unseen, id) {
+		return operation.Operation{}, false
+	}
+	return o.find(id)
+}
+
+func (b *Backend) find(id string) (operation.Operation, bool) {
+	for _, op := range b.Stored {
+		if op.ID == id {
+			return op, true
+		}
+	}
+	return operation.Operation{}, false
+}
+
+// List pages through the operations, newest first; a cursor is an id.
+func (o Operations) List(f operation.Filter, cursor string, limit int) ([]operation.Operation, string, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	started := cursor == ""
+	var items []operation.Operation
+	for _, op := range slices.Backward(o.Stored) {
+		if !started {
+			started = op.ID == cursor
+			continue
+		}
+		if !f.Match(&op) {
+			continue
+		}
+		if len(items) == limit {
+			return items, items[limit-1].ID, nil
+		}
+		items = append(items, op)
+	}
+	if !started {
+		return nil, "", progress.ErrCursor
+	}
+	return items, "", nil
+}
+
+// Latest finds the newest operation of a kind and scope.
+func (o Operations) Latest(kind operation.Kind, scope string) (operation.Operation, bool) {
+	items, _, _ := o.List(operation.Filter{Kind: kind, Scope: scope}, "", 1)
+	if len(items) == 0 {
+		return operation.Operation{}, false
+	}
+	return items[0], true
+}
+
+// Open lists what is not terminal.
+func (o Operations) Open() []operation.Operation {
+	items, _, _ := o.List(operation.Filter{}, "", 1000)
+	return slices.DeleteFunc(items, func(op operation.Operation) bool { return op.State.Terminal() })
+}
+
+// AsOf returns At.
+func (o Operations) AsOf() time.Time { return o.At }
+
+// Records is the ledger's face of b.
+type Records struct{ *Backend }
+
+// Operation finds any operation.
+func (r Records) Operation(_ context.Context, id string) (operation.Operation, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.RecordsErr != nil {
+		return operation.Operation{}, r.RecordsErr
+	}
+	if op, ok := r.find(id); ok {
+		return op, nil
+	}
+	return operation.Operation{}, operation.ErrNotFound
+}
+
+// Plan returns one of Plans.
+func (r Records) Plan(_ context.Context, id string) (operation.Plan, error) {
+	if p, ok := r.Plans[id]; ok {
+		return p, r.RecordsErr
+	}
+	return operation.Plan{}, operation.ErrNotFound
+}
+
+// Report returns one of Reports.
+func (r Records) Report(_ context.Context, id string) (operation.Report, error) {
+	if p, ok := r.Reports[id]; ok {
+		return p, r.RecordsErr
+	}
+	return operation.Report{}, operation.ErrNotFound
+}
+
+// Tasks returns Task; the only cursor it knows is "next".
+func (r Records) Tasks(_ context.Context, _ string, state operation.TaskState, cursor string, limit int) ([]operation.Task, string, error) {
+	if r.RecordsErr != nil {
+		return nil, "", r.RecordsErr
+	}
+	if cursor != "" && cursor != "next" {
+		return nil, "", httpapi.BadCursor()
+	}
+	items := slices.DeleteFunc(slices.Clone(r.Task), func(t operation.Task) bool { return state != "" && t.State != state })
+	if len(items) > limit {
+		return items[:limit], "next", nil
+	}
+	return items, "", nil
+}
+
+// Audit returns Trail.
+func (r Records) Audit(context.Context, string) ([]operation.AuditEntry, error) {
+	return r.Trail, r.RecordsErr
+}
+
+// Current returns the topology.
+func (b *Backend) Current() *topology.Topology { return b.Cluster_ }
+
+// Backends returns Probes.
+func (b *Backend) Backends(context.Context) map[string]httpapi.BackendStatus { return b.Probes }
+
+// Workers returns Live.
+func (b *Backend) Workers(context.Context) ([]operations.WorkerInfo, error) {
+	return slices.Clone(b.Live), b.LiveErr
+}
+
+// Flags returns the flags set so far.
+func (b *Backend) Flags(context.Context) ([]int, bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.MigratingCircles), b.ResyncingFlag, b.FlagsErr
+}
+
+// SetMigrating sets or clears a circle's flag.
+func (b *Backend) SetMigrating(_ context.Context, circle int, on bool) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.FlagsSet++
+	if b.FlagsErr != nil {
+		return b.FlagsErr
+	}
+	b.MigratingCircles = slices.DeleteFunc(b.MigratingCircles, func(c int) bool { return c == circle })
+	if on {
+		b.MigratingCircles = append(b.MigratingCircles, circle)
+	}
+	return nil
+}
+
+// SetResyncing sets or clears the proxy's flag.
+func (b *Backend) SetResyncing(_ context.Context, on bool) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.FlagsSet++
+	b.ResyncingFlag = on
+	return b.FlagsErr
+}
+
+// Last returns the sequence of the last event of Stream.
+func (b *Backend) Last(context.Context) (uint64, error) {
+	if b.StreamErr != nil || len(b.Stream) == 0 {
+		return 0, b.StreamErr
+	}
+	return b.Stream[len(b.Stream)-1].Sequence, nil
+}
+
+// Subscribe yields Stream and then what is sent to More; it tells Subscribed
+// where it began.
+func (b *Backend) Subscribe(ctx context.Context, operationID string, after uint64) iter.Seq2[progress.FeedEvent, error] {
+	return func(yield func(progress.FeedEvent, error) bool) {
+		b.Subscribed <- after
+		for _, e := range b.Stream {
+			if e.Sequence > after && (operationID == "" || e.OperationID == operationID) && !yield(e, nil) {
+				return
+			}
+		}
+		for {
+			select {
+			case e, open := <-b.More:
+				if !open {
+					yield(progress.FeedEvent{}, b.StreamErr)
+					return
+				}
+				if !yield(e, nil) {
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// Page returns a part of Stream.
+func (b *Backend) Page(_ context.Context, operationID string, after uint64, limit int) (progress.FeedPage, error) {
+	page := progress.FeedPage{Next: after}
+	for _, e := range b.Stream {
+		if e.Sequence > after && (operationID == "" || e.OperationID == operationID) && len(page.Events) < limit {
+			page.Events = append(page.Events, e)
+			page.Next = e.Sequence
+		}
+	}
+	return page, b.StreamErr
+}
+
+// Read returns Messages from a position on.
+func (b *Backend) Read(counter uint64) (uint64, []progress.Message) {
+	end := uint64(len(b.Messages))
+	if counter > end {
+		counter = 0
+	}
+	return end, b.Messages[counter:]
+}
