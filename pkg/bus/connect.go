@@ -54,10 +54,14 @@ type Bus struct {
 	name    string
 	timeout time.Duration
 	log     *slog.Logger
-	closed  chan struct{} // closed when the connection is
+	closed  chan struct{} // closed when the connection is, for good
 
 	mu sync.Mutex
-	up chan struct{} // closed while connected, replaced when not
+	// session ends when the connection breaks, so that nobody waits for answers
+	// that were lost with it; up is closed while there is one.
+	session context.Context
+	end     context.CancelFunc
+	up      chan struct{}
 }
 
 // Connect returns a connected bus. While no server answers it keeps trying
@@ -78,6 +82,7 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 		log:     o.Logger.With("part", "nats"),
 		closed:  make(chan struct{}),
 		up:      make(chan struct{}),
+		end:     func() {},
 	}
 	options := []nats.Option{
 		nats.Name(o.Name),
@@ -91,13 +96,13 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 		nats.PingInterval(5 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.Timeout(attemptTimeout),
-		nats.ConnectHandler(func(*nats.Conn) { b.setUp(true) }),
+		nats.ConnectHandler(func(*nats.Conn) { b.begin() }),
 		nats.ReconnectHandler(func(*nats.Conn) {
-			b.setUp(true)
+			b.begin()
 			b.log.Info("reconnected")
 		}),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			b.setUp(false)
+			b.interrupt()
 			if err != nil {
 				b.log.Warn("disconnected", "error", err)
 			}
@@ -105,7 +110,10 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			b.log.Warn("asynchronous error", "error", err)
 		}),
-		nats.ClosedHandler(func(*nats.Conn) { close(b.closed) }),
+		nats.ClosedHandler(func(*nats.Conn) {
+			close(b.closed)
+			b.interrupt()
+		}),
 	}
 	if o.Server != nil {
 		options = append(options, nats.InProcessServer(o.Server.nats), nats.Token(o.Server.token))
@@ -134,6 +142,13 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 		return nil, fmt.Errorf("opening JetStream: %w", err)
 	}
 	b.js = js
+	// The handler that opens the session runs a little after the connection.
+	_, done, err := b.connected(ctx)
+	if err != nil {
+		b.Close()
+		return nil, fmt.Errorf("connecting to NATS: %w", err)
+	}
+	done()
 	return b, nil
 }
 
@@ -147,32 +162,57 @@ func (b *Bus) Close() {
 // Connected reports whether the connection stands at this moment.
 func (b *Bus) Connected() bool { return b.conn.IsConnected() }
 
+// probeTimeout is when a probe that is not answered has failed.
+const probeTimeout = 5 * time.Second
+
 // Probe proves that JetStream works by publishing a message and having it
-// acknowledged, which the server does when it is on disk. It does not repeat:
-// a failure is the answer.
+// acknowledged, which the server does when it is on disk. It neither waits for
+// the connection nor repeats: a failure is the answer.
 func (b *Bus) Probe(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, min(b.timeout, 5*time.Second))
+	ctx, cancel := context.WithTimeout(ctx, min(b.timeout, probeTimeout))
 	defer cancel()
-	_, err := b.js.Publish(ctx, events.ProbeSubject(b.name), []byte(time.Now().UTC().Format(time.RFC3339Nano)),
-		jetstream.WithExpectStream(events.StreamProbe))
+	b.mu.Lock()
+	up := b.up
+	b.mu.Unlock()
+	select {
+	case <-up:
+	case <-b.closed: // attempt says so
+	default:
+		return fmt.Errorf("probing JetStream: %w: not connected", ErrUnavailable)
+	}
+	err := b.attempt(ctx, func(ctx context.Context) error {
+		_, err := b.js.Publish(ctx, events.ProbeSubject(b.name), []byte(time.Now().UTC().Format(time.RFC3339Nano)),
+			jetstream.WithExpectStream(events.StreamProbe), jetstream.WithRetryAttempts(0))
+		return err
+	})
 	if err != nil {
-		return fmt.Errorf("probing JetStream: %w", classify(err))
+		return fmt.Errorf("probing JetStream: %w", err)
 	}
 	return nil
 }
 
-func (b *Bus) setUp(up bool) {
+// begin opens a session: the connection stands.
+func (b *Bus) begin() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.end()
+	b.session, b.end = context.WithCancel(context.Background())
 	select {
 	case <-b.up:
-		if !up {
-			b.up = make(chan struct{})
-		}
 	default:
-		if up {
-			close(b.up)
-		}
+		close(b.up)
+	}
+}
+
+// interrupt ends the session.
+func (b *Bus) interrupt() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.end()
+	select {
+	case <-b.up:
+		b.up = make(chan struct{})
+	default:
 	}
 }
 
@@ -181,29 +221,52 @@ func (b *Bus) bounded(ctx context.Context) (context.Context, context.CancelFunc)
 	return context.WithTimeoutCause(ctx, b.timeout, ErrUnavailable)
 }
 
-// connected waits for the connection.
-func (b *Bus) connected(ctx context.Context) error {
+// connected waits for the connection and returns a context that also ends when
+// the connection breaks.
+func (b *Bus) connected(ctx context.Context) (context.Context, context.CancelFunc, error) {
 	b.mu.Lock()
 	up := b.up
 	b.mu.Unlock()
 	select {
 	case <-up:
-		return nil
 	case <-b.closed:
-		return ErrClosed
 	case <-ctx.Done():
-		return fmt.Errorf("%w: waiting for the connection: %w", ErrUnavailable, context.Cause(ctx))
+		return nil, nil, classify(fmt.Errorf("waiting for the connection: %w", context.Cause(ctx)))
 	}
+	select {
+	case <-b.closed:
+		return nil, nil, ErrClosed
+	default:
+	}
+	b.mu.Lock()
+	session := b.session
+	b.mu.Unlock()
+	inSession, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(session, func() { cancel(errInterrupted) })
+	return inSession, func() { stop(); cancel(nil) }, nil
 }
 
-// attempt runs one try of a call that may be repeated, when connected.
+// attempt runs one try of a call, when connected.
 func (b *Bus) attempt(ctx context.Context, try func(context.Context) error) error {
-	if err := b.connected(ctx); err != nil {
+	inSession, done, err := b.connected(ctx)
+	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer done()
+	limited, cancel := context.WithTimeout(inSession, attemptTimeout)
 	defer cancel()
-	return classify(try(ctx))
+	return inSessionError(inSession, classify(try(limited)))
+}
+
+// errInterrupted is the cause of what ended because the connection broke.
+var errInterrupted = fmt.Errorf("%w: the connection broke", ErrUnavailable)
+
+// inSessionError tells a broken connection from a caller that gave up.
+func inSessionError(inSession context.Context, err error) error {
+	if err != nil && errors.Is(err, context.Canceled) && errors.Is(context.Cause(inSession), errInterrupted) {
+		return errInterrupted
+	}
+	return err
 }
 
 // repeat runs try until it succeeds, fails for a reason of its own, or ctx ends.

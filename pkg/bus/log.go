@@ -140,7 +140,7 @@ func (b *Bus) follow(ctx context.Context, stream, filter string, next uint64) it
 				yield(Record{}, context.Cause(ctx))
 				return
 			}
-			if err = classify(err); err != nil && !errors.Is(err, ErrUnavailable) {
+			if err = classify(err); err != nil && !errors.Is(err, ErrUnavailable) && !isConsumerLost(err) {
 				yield(Record{}, fmt.Errorf("following %s: %w", stream, err))
 				return
 			}
@@ -153,6 +153,20 @@ func (b *Bus) follow(ctx context.Context, stream, filter string, next uint64) it
 	}
 }
 
+// isConsumerLost reports whether a reader needs another consumer: the server
+// that had it in memory went away, or was restarted.
+func isConsumerLost(err error) bool {
+	for _, target := range []error{
+		jetstream.ErrConsumerNotFound, jetstream.ErrConsumerDeleted, jetstream.ErrConsumerDoesNotExist,
+		jetstream.ErrConsumerLeadershipChanged, jetstream.ErrMsgIteratorClosed,
+	} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}
+
 // follower is the state of one reader.
 type follower struct {
 	bus            *Bus
@@ -162,9 +176,11 @@ type follower struct {
 
 // run reads through one consumer. more is false when the caller has stopped.
 func (f *follower) run(ctx context.Context, yield func(Record, error) bool) (more bool, err error) {
-	if err := f.bus.connected(ctx); err != nil {
+	ctx, done, err := f.bus.connected(ctx)
+	if err != nil {
 		return true, err
 	}
+	defer done()
 	if more, err := f.checkGap(ctx, f.next, yield); !more || err != nil {
 		return more, err
 	}
@@ -187,7 +203,7 @@ func (f *follower) run(ctx context.Context, yield func(Record, error) bool) (mor
 	for {
 		m, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {
-			return true, err
+			return true, inSessionError(ctx, err)
 		}
 		meta, err := m.Metadata()
 		if err != nil {

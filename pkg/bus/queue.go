@@ -49,7 +49,9 @@ func (b *Bus) Queue(ctx context.Context) (*Queue, error) {
 	return q, nil
 }
 
-// Publish places a nudge. One that is there already is success.
+// Publish places a nudge. One that is there already is success. That may be one
+// whose acknowledgement is being carried out at this moment, so whoever publishes
+// what was nudged before looks again later: a sweeper does.
 func (q *Queue) Publish(ctx context.Context, m Message) error {
 	ctx, cancel := q.bus.bounded(ctx)
 	defer cancel()
@@ -91,12 +93,18 @@ func (q *Queue) Fetch(ctx context.Context) (*Nudge, error) {
 
 // fetch makes one request; without a nudge in time it returns nil.
 func (q *Queue) fetch(ctx context.Context) (*Nudge, error) {
-	if err := q.bus.connected(ctx); err != nil {
+	inSession, done, err := q.bus.connected(ctx)
+	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, fetchWait)
+	defer done()
+	ctx, cancel := context.WithTimeout(inSession, fetchWait)
 	defer cancel()
 	batch, err := q.consumer.Fetch(1, jetstream.FetchContext(ctx))
+	if errors.Is(err, jetstream.ErrInvalidOption) { // the deadline has just passed
+		<-ctx.Done()
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
