@@ -64,19 +64,44 @@ func (c Client) Get(ctx context.Context, path string, into any) error {
 
 // Submit asks for an operation.
 func (c Client) Submit(ctx context.Context, kind operation.Kind, parameters any) (operation.Operation, error) {
+	return c.SubmitRequest(ctx, map[string]any{"kind": kind, "parameters": parameters})
+}
+
+// SubmitRequest posts a whole request.
+func (c Client) SubmitRequest(ctx context.Context, request map[string]any) (operation.Operation, error) {
 	var op operation.Operation
-	body, err := json.Marshal(map[string]any{"kind": kind, "parameters": parameters})
+	body, err := json.Marshal(request)
 	if err != nil {
-		return op, fmt.Errorf("submitting %s: %w", kind, err)
+		return op, fmt.Errorf("submitting an operation: %w", err)
 	}
 	res, raw, err := c.Do(ctx, http.MethodPost, "/v1/operations", nil, body)
 	if err != nil {
 		return op, err
 	}
 	if res.StatusCode != http.StatusAccepted {
-		return op, fmt.Errorf("submitting %s: %s: %s", kind, res.Status, raw)
+		return op, fmt.Errorf("submitting an operation: %s: %s", res.Status, raw)
 	}
 	return op, json.Unmarshal(raw, &op)
+}
+
+// Tasks reads all tasks of an operation.
+func (c Client) Tasks(ctx context.Context, id string) ([]operation.Task, error) {
+	var all []operation.Task
+	cursor := ""
+	for {
+		var page struct {
+			Items      []operation.Task `json:"items"`
+			NextCursor string           `json:"next_cursor"`
+		}
+		if err := c.Get(ctx, "/v1/operations/"+id+"/tasks?limit=1000"+cursor, &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Items...)
+		if page.NextCursor == "" {
+			return all, nil
+		}
+		cursor = "&cursor=" + page.NextCursor
+	}
 }
 
 // Operation reads one operation.

@@ -58,6 +58,21 @@ func (c *Cluster) AddBackend(ctx context.Context) (*influxtest.Process, error) {
 	return p, nil
 }
 
+// WriteConfigURLs writes a configuration of one circle with backends that are
+// not the cluster's own.
+func (c *Cluster) WriteConfigURLs(urls ...string) error {
+	one := configCircle{Name: "circle-0"}
+	for i, url := range urls {
+		one.Backends = append(one.Backends, configBackend{Name: fmt.Sprintf("influxdb-0-%d", i), URL: url})
+	}
+	return c.writeConfig([]configCircle{one})
+}
+
+type configCircle struct {
+	Name     string          `json:"name"`
+	Backends []configBackend `json:"backends"`
+}
+
 type configBackend struct {
 	Name     string `json:"name"`
 	URL      string `json:"url"`
@@ -68,13 +83,9 @@ type configBackend struct {
 // WriteConfig writes a configuration whose circles consist of the given
 // backends, by index. A URL in place of a backend's own goes through replace.
 func (c *Cluster) WriteConfig(circles [][]int, replace map[int]string) error {
-	type circle struct {
-		Name     string          `json:"name"`
-		Backends []configBackend `json:"backends"`
-	}
-	var all []circle
+	var all []configCircle
 	for i, members := range circles {
-		one := circle{Name: fmt.Sprintf("circle-%d", i)}
+		one := configCircle{Name: fmt.Sprintf("circle-%d", i)}
 		for _, n := range members {
 			url := c.Backends[n].URL()
 			if other, ok := replace[n]; ok {
@@ -84,6 +95,10 @@ func (c *Cluster) WriteConfig(circles [][]int, replace map[int]string) error {
 		}
 		all = append(all, one)
 	}
+	return c.writeConfig(all)
+}
+
+func (c *Cluster) writeConfig(all []configCircle) error {
 	raw, err := json.MarshalIndent(map[string]any{"circles": all, "listen_addr": c.address, "data_dir": c.DataDir()}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("writing the configuration: %w", err)
