@@ -44,6 +44,8 @@ var (
 	ErrUnavailable = errors.New("nats is not available")
 	// ErrInvalidKey says that a key cannot be used in a bucket.
 	ErrInvalidKey = errors.New("invalid key")
+	// ErrTooLarge says that a value is larger than a message may be (1 MiB).
+	ErrTooLarge = errors.New("too large for a message")
 	// ErrClosed says that the bus was closed.
 	ErrClosed = errors.New("bus is closed")
 )
@@ -62,6 +64,7 @@ const (
 	codeBatchDuplicate            = 10201
 	codeBatchTooManyInflight      = 10210
 	codeDuplicateConflict         = 10158
+	codeMessageTooLarge           = 10054
 )
 
 // apiCode returns the server's error code of err, or 0.
@@ -108,6 +111,8 @@ func classify(err error) error {
 		return err
 	case errors.Is(err, nats.ErrConnectionClosed):
 		return fmt.Errorf("%w: %w", ErrClosed, err)
+	case errors.Is(err, nats.ErrMaxPayload), apiCode(err) == codeMessageTooLarge:
+		return fmt.Errorf("%w: %w", ErrTooLarge, err)
 	case isTransient(err):
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	default:

@@ -41,11 +41,11 @@ type Leases struct {
 type Lease struct {
 	leases *Leases
 	key    string
-	value  []byte
 
-	// changing serialises Renew and Release, which wait for the server; mu, which
-	// never waits, guards the rest, so that Expires always answers at once.
+	// changing serialises what waits for the server; mu, which never waits,
+	// guards revision and expires, so that Expires always answers at once.
 	changing sync.Mutex
+	value    []byte
 	mu       sync.Mutex
 	revision uint64 // 0: lost or released
 	expires  time.Time
@@ -130,6 +130,18 @@ func (l *Lease) Held() bool { return time.Now().Before(l.Expires()) }
 func (l *Lease) Renew(ctx context.Context) error {
 	l.changing.Lock()
 	defer l.changing.Unlock()
+	return l.renew(ctx)
+}
+
+// RenewWith is Renew with another value, which Renew keeps from then on.
+func (l *Lease) RenewWith(ctx context.Context, value []byte) error {
+	l.changing.Lock()
+	defer l.changing.Unlock()
+	l.value = value
+	return l.renew(ctx)
+}
+
+func (l *Lease) renew(ctx context.Context) error {
 	revision := l.current()
 	if revision == 0 {
 		return fmt.Errorf("renewing lease %s: %w", l.key, ErrLeaseLost)

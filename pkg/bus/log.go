@@ -201,7 +201,18 @@ func (f *follower) run(ctx context.Context, yield func(Record, error) bool) (mor
 	unchecked := uint64(0) // the first sequence of the oldest jump not looked into
 	checked := time.Now()
 	for {
-		m, err := messages.Next(jetstream.NextContext(ctx))
+		// A jump is mostly other subjects' messages. It was a loss if the
+		// stream's limits have overtaken where it began.
+		if unchecked != 0 && time.Since(checked) >= gapCheck {
+			if more, err := f.checkGap(ctx, unchecked, yield); !more || err != nil {
+				return more, err
+			}
+			unchecked, checked = 0, time.Now()
+		}
+		m, err := nextMessage(ctx, messages, unchecked != 0)
+		if m == nil && err == nil {
+			continue
+		}
 		if err != nil {
 			return true, inSessionError(ctx, err)
 		}
@@ -224,15 +235,22 @@ func (f *follower) run(ctx context.Context, yield func(Record, error) bool) (mor
 		if !yield(record, nil) {
 			return false, nil
 		}
-		// A jump is mostly other subjects' messages. It was a loss if the
-		// stream's limits have overtaken where it began.
-		if unchecked != 0 && time.Since(checked) >= gapCheck {
-			if more, err := f.checkGap(ctx, unchecked, yield); !more || err != nil {
-				return more, err
-			}
-			unchecked, checked = 0, time.Now()
-		}
 	}
+}
+
+// nextMessage waits for a message; if limited, it returns nil after gapCheck.
+func nextMessage(ctx context.Context, messages jetstream.MessagesContext, limited bool) (jetstream.Msg, error) {
+	wait := ctx
+	if limited {
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeout(ctx, gapCheck)
+		defer cancel()
+	}
+	m, err := messages.Next(jetstream.NextContext(wait))
+	if err != nil && wait.Err() != nil && ctx.Err() == nil {
+		return nil, nil
+	}
+	return m, err
 }
 
 // checkGap yields a *GapError when the stream begins after sequence from, and

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"ringmaster/events"
@@ -49,15 +50,17 @@ type ScopeLock struct {
 func (b *Bus) Scopes() *Scopes { return &Scopes{bus: b} }
 
 // Take places the operation's command and locks all scopes for it, or does
-// nothing. It returns the sequences of the command and of the locks, in this
+// nothing; a scope named twice counts once. It returns the sequences of the command and of the locks, in this
 // order, for Release. If the operation holds all of it already, as after a Take
 // whose answer was lost, that is success.
 //
 // It returns a *ScopeHeldError when another operation holds a scope. If that one
-// is terminal, the caller may release its locks and take again.
+// is terminal, the caller may release its locks and take again. After an error
+// that matches ErrUnavailable the scopes may be held: HeldBy says.
 func (s *Scopes) Take(ctx context.Context, operation string, command Message, scopes []string) ([]uint64, error) {
 	ctx, cancel := s.bus.bounded(ctx)
 	defer cancel()
+	scopes = distinct(scopes)
 	messages := make([]Message, 0, len(scopes)+1)
 	messages = append(messages, command)
 	for _, scope := range scopes {
@@ -92,6 +95,17 @@ func (s *Scopes) Take(ctx context.Context, operation string, command Message, sc
 			return nil, fmt.Errorf("taking scopes for operation %s: %w", operation, err)
 		}
 	}
+}
+
+// distinct leaves out repetitions.
+func distinct(scopes []string) []string {
+	once := make([]string, 0, len(scopes))
+	for _, s := range scopes {
+		if !slices.Contains(once, s) {
+			once = append(once, s)
+		}
+	}
+	return once
 }
 
 // held reads what the operation holds of its command and scopes, and returns a
