@@ -27,6 +27,7 @@ type Encoder struct {
 	prefix []byte // escaped measurement and tags, and the space after them
 	keys   []byte // `,key=` of all fields, one after another
 	ends   []int  // where each of them ends in keys
+	last   Kind   // the last kind that can follow this series
 }
 
 // SetSeries chooses the series of the rows that follow, and the names of their
@@ -43,15 +44,19 @@ func (e *Encoder) SetSeries(s *Series, fields []string) error {
 }
 
 func (e *Encoder) setSeries(s *Series, fields []string) error {
+	var ahead int
 	var err error
-	if e.prefix, err = appendSeries(e.prefix, s); err != nil {
+	if e.prefix, ahead, err = appendSeries(e.prefix, s); err != nil {
 		return err
+	}
+	if e.last = String; ahead < 0 {
+		e.last = Boolean
 	}
 	longest := 0
 	for _, f := range fields {
 		start := len(e.keys)
 		e.keys = append(e.keys, ',')
-		if e.keys, err = appendFieldKey(e.keys, f); err != nil {
+		if e.keys, err = appendFieldKey(e.keys, f, ahead); err != nil {
 			return fmt.Errorf("field %q of measurement %q: %w", f, s.Measurement, err)
 		}
 		longest = max(longest, len(e.keys)-start-1)
@@ -71,8 +76,9 @@ func (e *Encoder) setSeries(s *Series, fields []string) error {
 // point without a field does not exist. ns is the time in nanoseconds.
 //
 // The error wraps [ErrUnrepresentable] for a float that is not finite, a time
-// outside [MinTime] and [MaxTime], or a number of values that does not fit; dst is then
-// returned as it was.
+// outside [MinTime] and [MaxTime], a string after one of the few series that
+// InfluxDB would not find the end of a string after, or a number of values that
+// does not fit; dst is then returned as it was.
 func (e *Encoder) AppendRow(dst []byte, ns int64, values []Value) ([]byte, error) {
 	if len(values) != len(e.ends) || len(e.prefix) == 0 {
 		return dst, fmt.Errorf("row of %d values for %d fields: %w", len(values), len(e.ends), ErrUnrepresentable)
@@ -87,7 +93,7 @@ func (e *Encoder) AppendRow(dst []byte, ns int64, values []Value) ([]byte, error
 		if v.Kind == Null {
 			continue
 		}
-		if v.Kind == Float && v.Num&expMask == expMask || v.Kind > String {
+		if v.Kind == Float && v.Num&expMask == expMask || v.Kind > e.last {
 			return dst[:begin], refuseValue(*v, e.keys[from+1:key-1])
 		}
 		if first {
@@ -111,7 +117,7 @@ func refuseValue(v Value, field []byte) error {
 	if v.Kind == Float {
 		return fmt.Errorf("%v of field %q: %w", math.Float64frombits(v.Num), field, ErrUnrepresentable)
 	}
-	return fmt.Errorf("%v of field %q: %w", v.Kind, field, ErrUnrepresentable)
+	return fmt.Errorf("a %v in field %q: %w", v.Kind, field, ErrUnrepresentable)
 }
 
 // expMask are the exponent bits of a float64; all of them are set in an

@@ -168,7 +168,7 @@ func TestEncoderRefusesRowsAndLeavesTheBatchAsItWas(t *testing.T) {
 		"too early":     {math.MinInt64 + 1, []lineproto.Value{one, one}, "time -9223372036854775807"},
 		"too late":      {math.MaxInt64, []lineproto.Value{one, one}, "time 9223372036854775807"},
 		"too few":       {0, []lineproto.Value{one}, "1 values for 2 fields"},
-		"unknown kinds": {0, []lineproto.Value{one, {Kind: 9}}, `kind(9) of field "odd"`},
+		"unknown kinds": {0, []lineproto.Value{one, {Kind: 9}}, `kind(9) in field "odd"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -183,6 +183,32 @@ func TestEncoderRefusesRowsAndLeavesTheBatchAsItWas(t *testing.T) {
 		_, err := e.AppendRow(nil, ns, []lineproto.Value{one, one})
 		require.NoError(t, err)
 	}
+}
+
+// The line splitter may take a space in a tag key for the beginning of the
+// fields; it then sees the quotes in field names too.
+func TestEncoderRefusesQuotesInNamesWhereTheyWouldCount(t *testing.T) {
+	t.Parallel()
+	s := lineproto.Series{Measurement: "m", Tags: []lineproto.Tag{{`k\ `, "v"}}}
+	require.Equal(t, "m,k\\\\ =v f=\"x\" 0\n", encode(t, s, []string{"f"}, 0, lineproto.StringValue("x")))
+	var e lineproto.Encoder
+	require.ErrorIs(t, e.SetSeries(&s, []string{`a\"`}), lineproto.ErrUnrepresentable)
+	require.NoError(t, e.SetSeries(&lineproto.Series{Measurement: "m"}, []string{`a\"`}))
+}
+
+func TestEncoderRefusesStringsWhoseEndWouldNotBeFound(t *testing.T) {
+	t.Parallel()
+	s := lineproto.Series{Measurement: "m", Tags: []lineproto.Tag{{"k", `a\ b\,c`}}}
+	require.Equal(t, "m,k=a\\\\ b\\\\,c f=1i 0\n", encode(t, s, []string{"f"}, 0, lineproto.IntegerValue(1)))
+	var e lineproto.Encoder
+	require.NoError(t, e.SetSeries(&s, []string{"f"}))
+	_, err := e.AppendRow(nil, 0, []lineproto.Value{lineproto.StringValue("a")})
+	require.ErrorIs(t, err, lineproto.ErrUnrepresentable)
+	require.ErrorContains(t, err, `a string in field "f"`)
+
+	require.NoError(t, e.SetSeries(&lineproto.Series{Measurement: "m"}, []string{"f"}))
+	_, err = e.AppendRow(nil, 0, []lineproto.Value{lineproto.StringValue("a")})
+	require.NoError(t, err)
 }
 
 // awkward names are made of what the server's scanners look at.
@@ -229,7 +255,10 @@ func TestEncoderRoundTrip(t *testing.T) {
 			return
 		}
 		batch, err := e.AppendRow([]byte(before), ns, values)
-		require.NoError(t, err)
+		if err != nil {
+			require.ErrorContains(t, err, "a string in field")
+			return
+		}
 		batch = append(batch, after...)
 		got, err := readLines(string(batch))
 		require.NoError(t, err, "%q", batch)
@@ -266,7 +295,9 @@ func FuzzEncoder(f *testing.F) {
 		}
 		line, err := e.AppendRow(nil, ns, values)
 		if err != nil {
-			require.True(t, ns < lineproto.MinTime || ns > lineproto.MaxTime)
+			if ns >= lineproto.MinTime && ns <= lineproto.MaxTime {
+				require.ErrorContains(t, err, "a string in field")
+			}
 			return
 		}
 		got, err := readLines(string(line) + "after f=1i 1\n")

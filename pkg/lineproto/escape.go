@@ -22,11 +22,11 @@ import (
 // need no check.
 
 // appendSeries appends measurement and tags, escaped, without the space that
-// ends them.
-func appendSeries(dst []byte, s *Series) ([]byte, error) {
+// ends them. ahead is as in splits.
+func appendSeries(dst []byte, s *Series) (out []byte, ahead int, err error) {
 	begin := len(dst)
 	if err := checkMeasurement(s.Measurement); err != nil {
-		return dst, fmt.Errorf("measurement %.128q: %w", s.Measurement, err)
+		return dst, 0, fmt.Errorf("measurement %.128q: %w", s.Measurement, err)
 	}
 	dst = appendEscaped(dst, s.Measurement, ", ")
 	careful := needsCheck(s.Measurement)
@@ -35,7 +35,7 @@ func appendSeries(dst []byte, s *Series) ([]byte, error) {
 			continue
 		}
 		if err := checkTag(t); err != nil {
-			return dst, fmt.Errorf("tag %.128q=%.128q of measurement %.128q: %w", t.Key, t.Value, s.Measurement, err)
+			return dst, 0, fmt.Errorf("tag %.128q=%.128q of measurement %.128q: %w", t.Key, t.Value, s.Measurement, err)
 		}
 		careful = careful || needsCheck(t.Key) || needsCheck(t.Value)
 		dst = append(dst, ',')
@@ -43,14 +43,18 @@ func appendSeries(dst []byte, s *Series) ([]byte, error) {
 		dst = append(dst, '=')
 		dst = appendEscaped(dst, t.Value, ", =")
 	}
-	if careful && !splitsClean(dst[begin:]) {
-		return dst, fmt.Errorf("series %.256q: %w", s, ErrUnrepresentable)
+	if !careful {
+		return dst, 0, nil
 	}
-	return dst, nil
+	clean, ahead := splits(dst[begin:])
+	if !clean {
+		return dst, 0, fmt.Errorf("series %.256q: %w", s, ErrUnrepresentable)
+	}
+	return dst, ahead, nil
 }
 
-// appendFieldKey appends a field name, escaped.
-func appendFieldKey(dst []byte, name string) ([]byte, error) {
+// appendFieldKey appends a field name, escaped. ahead is as in splits.
+func appendFieldKey(dst []byte, name string, ahead int) ([]byte, error) {
 	begin := len(dst)
 	// The quote has no meaning in a field name, but a backslash before one is
 	// taken away.
@@ -61,7 +65,7 @@ func appendFieldKey(dst []byte, name string) ([]byte, error) {
 		// first field, a backslash that would take the meaning of the equals
 		// sign.
 		return dst, ErrUnrepresentable
-	case needsCheck(name) && !fieldKeyClean(dst[begin:]):
+	case needsCheck(name) && !fieldKeyClean(dst[begin:], ahead):
 		return dst, ErrUnrepresentable
 	}
 	return dst, nil
@@ -111,38 +115,41 @@ func checkTag(t Tag) error {
 	return nil
 }
 
-// splitsClean walks escaped measurement and tags as InfluxDB's line splitter
-// does, and reports whether it is then where the field scanner will be: not at
-// the end of the line, not inside quotes, and with the same idea of what is a
-// name and what a value.
-func splitsClean(key []byte) bool {
-	fields, equals, commas := false, 0, 0
+// splits walks escaped measurement and tags as InfluxDB's line splitter does,
+// for which a space after a pair of backslashes already begins the fields. clean
+// is whether it is not inside of quotes at the end and has not ended the line
+// before. ahead is how many equals signs it has counted more than commas, all but
+// always none: it takes a quote for one while it is ahead, which it should be in
+// the value of a field only. So if it is ahead too early it will see the quotes in
+// field names, and if it is behind it will not see those around strings.
+func splits(key []byte) (clean bool, ahead int) {
+	quoted, fields := false, false
 	for i := 0; i < len(key); i++ {
 		switch c := key[i]; {
 		case c == '\\':
 			i++
 			if i == len(key) {
-				return false // would swallow the space that ends the key
+				return false, 0 // would swallow the space that ends the key
 			}
-		case c == '\n':
-			return false
+		case c == '\n' && !quoted:
+			return false, 0
 		case c == ' ':
 			fields = true
-		case fields && c == '=':
-			equals++
-		case fields && c == ',':
-			commas++
-		case fields && c == '"' && equals > commas:
-			return false
+		case c == '"' && fields && ahead > 0:
+			quoted = !quoted
+		case c == '=' && fields && !quoted:
+			ahead++
+		case c == ',' && fields && !quoted:
+			ahead--
 		}
 	}
-	return equals == commas
+	return !quoted, ahead
 }
 
 // fieldKeyClean reports whether both the splitter and the field scanner, which
 // take pairs, and the cutter, which looks back one byte, find the end of an
-// escaped field name where it is.
-func fieldKeyClean(key []byte) bool {
+// escaped field name where it is. ahead is the splitter's count before it.
+func fieldKeyClean(key []byte, ahead int) bool {
 	for i := 0; i < len(key); i++ {
 		switch key[i] {
 		case '\\':
@@ -152,6 +159,10 @@ func fieldKeyClean(key []byte) bool {
 			}
 		case ' ', ',', '=', '\n':
 			return false
+		case '"':
+			if ahead > 0 {
+				return false
+			}
 		}
 	}
 	return true
