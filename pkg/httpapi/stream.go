@@ -30,13 +30,12 @@ func JSON(c *gin.Context, status int, v any) {
 type EventStream struct {
 	w   gin.ResponseWriter
 	ctl *http.ResponseController
-	now func() time.Time
 	buf bytes.Buffer
 }
 
 // NewEventStream sends the header of a stream. The stream ends when the handler
-// returns. now is the clock that write deadlines are taken from.
-func NewEventStream(c *gin.Context, now func() time.Time) *EventStream {
+// returns.
+func NewEventStream(c *gin.Context) *EventStream {
 	h := c.Writer.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
@@ -44,7 +43,7 @@ func NewEventStream(c *gin.Context, now func() time.Time) *EventStream {
 	h.Set("X-Accel-Buffering", "no")
 	c.Status(http.StatusOK)
 	c.Writer.WriteHeaderNow()
-	return &EventStream{w: c.Writer, ctl: http.NewResponseController(c.Writer), now: now}
+	return &EventStream{w: c.Writer, ctl: http.NewResponseController(c.Writer)}
 }
 
 // Event sends one event. An id of 0 is left out, so that the client keeps the
@@ -83,7 +82,8 @@ func (s *EventStream) Flush() error {
 }
 
 func (s *EventStream) send() error {
-	deadline := s.now().Add(streamWriteTimeout)
+	// The connection knows no clock but the real one.
+	deadline := time.Now().Add(streamWriteTimeout)
 	if err := s.ctl.SetWriteDeadline(deadline); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}

@@ -2,7 +2,6 @@ package operations
 
 import (
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -68,7 +67,7 @@ func (rm *room) topology(c *gin.Context) {
 	v := topologyView{
 		Epoch: t.Epoch, Parent: t.Parent, Digest: t.Digest,
 		HashKey: t.HashKey, ShardKey: t.ShardKey, VNodes: t.VNodes,
-		Databases: slices.Concat([]string{}, t.Databases),
+		Databases: append([]string{}, t.Databases...),
 		CreatedAt: t.CreatedAt, Source: t.Source,
 		Circles: make([]circleView, len(t.Circles)),
 		AsOf:    asOf.UTC(),

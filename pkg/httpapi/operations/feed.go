@@ -174,7 +174,7 @@ func (rm *room) stream(c *gin.Context, operationID string, after uint64) {
 		})
 		return
 	}
-	out := httpapi.NewEventStream(c, rm.Now)
+	out := httpapi.NewEventStream(c)
 	if httpapi.OriginalMethod(c.Request) == http.MethodHead {
 		return
 	}

@@ -98,7 +98,21 @@ func validID(id string) bool {
 }
 
 func (rm *room) plan(c *gin.Context) {
-	document(rm, c, "plan", rm.Records.Plan)
+	document(rm, c, "plan", func(ctx context.Context, id string) (operation.Plan, error) {
+		p, err := rm.Records.Plan(ctx, id)
+		return wholePlan(p), err
+	})
+}
+
+// wholePlan makes the lists of a plan that has nothing in them empty instead of
+// null.
+func wholePlan(p operation.Plan) operation.Plan {
+	p.Backends = append([]operation.PlanBackend{}, p.Backends...)
+	p.Policies = append([]operation.PlanPolicy{}, p.Policies...)
+	p.Moves = append([]operation.PlanMove{}, p.Moves...)
+	p.Tasks = append([]operation.PlanTask{}, p.Tasks...)
+	p.Chunks = append([]operation.Document{}, p.Chunks...)
+	return p
 }
 
 func (rm *room) report(c *gin.Context) {

@@ -1,0 +1,676 @@
+package operations_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/jsonschema-go/jsonschema"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"ringmaster/events"
+	"ringmaster/pkg/httpapi"
+	"ringmaster/pkg/httpapi/httpapitest"
+	"ringmaster/pkg/httpapi/operations"
+	"ringmaster/pkg/operation"
+	"ringmaster/pkg/progress"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// contract is read once; reading it is what takes time.
+var contract = sync.OnceValues(httpapitest.Load)
+
+const token = "the-admin-token"
+
+// serve starts the native dialect over a faked system.
+func serve(t *testing.T, b *httpapitest.Backend, change ...func(*operations.Deps)) *httpapitest.Client {
+	t.Helper()
+	d := operations.Deps{
+		Submitter: b, Operations: httpapitest.Operations{Backend: b}, Records: httpapitest.Records{Backend: b},
+		Topology: b, Prober: b, Workers: b, Feed: b, Results: b,
+		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+			_, _ = w.Write([]byte("ringmaster_up 1\n"))
+		}),
+		AsyncAPI: events.AsyncAPI(), Auth: httpapi.NewAdminAuth(token), Now: httpapitest.Now,
+		Heartbeat: func() (<-chan time.Time, func()) { return nil, func() {} },
+	}
+	for _, c := range change {
+		c(&d)
+	}
+	native, err := operations.New(d)
+	require.NoError(t, err)
+	native.Claims = append(native.Claims, "")
+	engine, err := httpapi.New(httpapi.Config{}, native)
+	require.NoError(t, err)
+	spec, err := contract()
+	require.NoError(t, err)
+	return httpapitest.NewClient(t, spec, engine)
+}
+
+func problem(t *testing.T, w httpapitest.Response) httpapi.Problem {
+	t.Helper()
+	require.Equal(t, "application/problem+json", w.Header.Get("Content-Type"))
+	var p httpapi.Problem
+	require.NoError(t, json.Unmarshal([]byte(w.Body), &p))
+	require.Equal(t, w.Status, p.Status)
+	require.NotEmpty(t, p.Code)
+	require.NotEmpty(t, p.Detail)
+	return p
+}
+
+func read[T any](t *testing.T, w httpapitest.Response) T {
+	t.Helper()
+	var v T
+	require.NoError(t, json.Unmarshal([]byte(w.Body), &v), w.Body)
+	return v
+}
+
+const add = `{"kind":"rebalance","parameters":{"circle_id":0,"operation":"add"}}`
+
+func TestSubmit(t *testing.T) {
+	b := httpapitest.NewBackend()
+	c := serve(t, b)
+	w := c.Do("POST", "/v1/operations", `{"kind":"rebalance","parameters":{"circle_id":1,"operation":"rm","databases":["db1"],"workers":4,"depth":"digest",
+		"removed_backends":[{"name":"old","url":"http://127.0.0.1:8090","username":"`+httpapitest.Secret+`","password":"`+httpapitest.Secret+`"}]},
+		"dry_run":false,"reason":"a node has left","limits":{}}`, httpapitest.JSON(), httpapitest.Header("Idempotency-Key", "key-1"))
+	require.Equal(t, http.StatusAccepted, w.Status)
+	require.Equal(t, "/v1/operations/"+httpapitest.ID(1), w.Header.Get("Location"))
+	require.NotContains(t, w.Body, httpapitest.Secret)
+
+	op := read[map[string]any](t, w)
+	require.Equal(t, "queued", op["state"])
+	require.Equal(t, []any{"circle/1"}, op["scope"])
+	require.Equal(t, "2026-07-01T12:00:00Z", op["progress"].(map[string]any)["as_of"])
+	require.Equal(t, "/v1/operations/"+httpapitest.ID(1)+"/tasks", op["links"].(map[string]any)["tasks"])
+
+	require.Len(t, b.Submitted(), 1)
+	r := b.Submitted()[0]
+	require.Equal(t, "key-1", r.IdempotencyKey)
+	require.Equal(t, "a node has left", r.Reason)
+	require.Equal(t, httpapi.PrincipalLocal, r.RequestedBy)
+	require.Equal(t, "127.0.0.1", r.Origin)
+	p, err := operation.ParseRebalance(r.Parameters)
+	require.NoError(t, err)
+	require.Equal(t, httpapitest.Secret, p.RemovedBackends[0].Password, "the engine gets what no answer shows")
+
+	w = c.Get("/v1/operations/" + httpapitest.ID(1))
+	require.NotContains(t, w.Body, httpapitest.Secret)
+}
+
+// TestEqualRequestsAreEqual: the same request written otherwise is the same
+// request to whoever compares bodies under an idempotency key.
+func TestEqualRequestsAreEqual(t *testing.T) {
+	b := httpapitest.NewBackend()
+	c := serve(t, b)
+	c.Do("POST", "/v1/operations", add)
+	c.Do("POST", "/v1/operations", "\n{ \"parameters\" : {\"operation\":\"add\", \"depth\":\"count\",\"workers\":0,\"circle_id\":0},\t\"kind\":\"rebalance\" }\n")
+	require.Len(t, b.Submitted(), 2)
+	require.Equal(t, b.Submitted()[0], b.Submitted()[1])
+}
+
+func TestBadSubmissionsStartNothing(t *testing.T) {
+	rebalance := func(parameters string) string { return `{"kind":"rebalance","parameters":` + parameters + `}` }
+	header := httpapitest.Header
+	for _, example := range []struct {
+		name, body string
+		options    []httpapitest.Option
+		status     int
+		field      string
+	}{
+		{name: "nothing", field: "body"},
+		{name: "no object", body: `[]`, field: "body"},
+		{name: "null", body: `null`, field: "body"},
+		{name: "broken", body: `{"kind":`, field: "body"},
+		{name: "two objects", body: add + add, field: "body"},
+		{name: "unknown key", body: `{"kind":"rebalance","parameter":{}}`, field: "parameter"},
+		{name: "key of the wrong type", body: `{"kind":7}`, field: "kind"},
+		{name: "no kind", body: `{}`, field: "kind"},
+		{name: "unknown kind", body: `{"kind":"shuffle"}`, field: "kind"},
+		{name: "no parameters", body: `{"kind":"rebalance"}`, field: "parameters.circle_id"},
+		{name: "null parameters", body: rebalance(`null`), field: "parameters.circle_id"},
+		{name: "parameters that are no object", body: rebalance(`[]`), field: "parameters"},
+		{name: "unknown parameter", body: rebalance(`{"circle_id":0,"operation":"add","dbs":[]}`), field: "parameters.dbs"},
+		{name: "no circle", body: rebalance(`{"operation":"add"}`), field: "parameters.circle_id"},
+		{name: "unknown circle", body: rebalance(`{"circle_id":2,"operation":"add"}`), field: "parameters.circle_id"},
+		{name: "negative circle", body: rebalance(`{"circle_id":-1,"operation":"add"}`), field: "parameters.circle_id"},
+		{name: "circle of the wrong type", body: rebalance(`{"circle_id":"0","operation":"add"}`), field: "parameters.circle_id"},
+		{name: "no operation", body: rebalance(`{"circle_id":0}`), field: "parameters.operation"},
+		{name: "bad operation", body: rebalance(`{"circle_id":0,"operation":"move"}`), field: "parameters.operation"},
+		{name: "too many workers", body: rebalance(`{"circle_id":0,"operation":"add","workers":1025}`), field: "parameters.workers"},
+		{name: "bad depth", body: rebalance(`{"circle_id":0,"operation":"add","depth":"deep"}`), field: "parameters.depth"},
+		{name: "empty database", body: rebalance(`{"circle_id":0,"operation":"add","databases":[""]}`), field: "parameters.databases[0]"},
+		{name: "rm without backends", body: rebalance(`{"circle_id":0,"operation":"rm"}`), field: "parameters.removed_backends"},
+		{name: "add with backends", body: rebalance(`{"circle_id":0,"operation":"add","removed_backends":[{"name":"a","url":"http://h:1"}]}`), field: "parameters.removed_backends"},
+		{name: "sealed credentials", body: rebalance(`{"circle_id":0,"operation":"rm","removed_backends":[{"name":"a","url":"http://h:1","sealed":"x"}]}`), field: "parameters.removed_backends[0].sealed"},
+		{name: "credentials in a URL", body: rebalance(`{"circle_id":0,"operation":"rm","removed_backends":[{"name":"a","url":"http://u:p@h:1"}]}`), field: "parameters.removed_backends[0].url"},
+		{name: "reason beyond the bound", body: `{"kind":"rebalance","reason":"` + strings.Repeat("x", 1001) + `"}`, field: "reason"},
+		{name: "empty key", body: add, options: []httpapitest.Option{header("Idempotency-Key", "")}, field: "Idempotency-Key"},
+		{name: "long key", body: add, options: []httpapitest.Option{header("Idempotency-Key", strings.Repeat("k", 256))}, field: "Idempotency-Key"},
+		{name: "key that is not ASCII", body: add, options: []httpapitest.Option{header("Idempotency-Key", "clé")}, field: "Idempotency-Key"},
+		{name: "two keys", body: add, options: []httpapitest.Option{func(r *http.Request) { r.Header["Idempotency-Key"] = []string{"a", "b"} }}, field: "Idempotency-Key"},
+		{name: "oversized", body: `{"reason":"` + strings.Repeat("x", 1<<20) + `"}`, status: http.StatusRequestEntityTooLarge},
+		{
+			name: "oversized and chunked", body: `{"reason":"` + strings.Repeat("x", 1<<20) + `"}`, status: http.StatusRequestEntityTooLarge,
+			options: []httpapitest.Option{func(r *http.Request) { r.ContentLength = -1 }},
+		},
+
+		{name: "recovery", body: `{"kind":"recovery"}`, status: http.StatusNotImplemented},
+		{name: "resync", body: `{"kind":"resync"}`, status: http.StatusNotImplemented},
+		{name: "reindex", body: `{"kind":"reindex"}`, status: http.StatusNotImplemented},
+		{name: "delete_missing_segments", body: `{"kind":"delete_missing_segments"}`, status: http.StatusNotImplemented},
+		{name: "clear", body: `{"kind":"clear"}`, status: http.StatusNotImplemented},
+		{name: "verify", body: `{"kind":"verify"}`, status: http.StatusNotImplemented},
+		{name: "hold", body: `{"kind":"rebalance","hold":true,"parameters":{"circle_id":0,"operation":"add"}}`, status: http.StatusNotImplemented},
+		{name: "limits", body: `{"kind":"rebalance","limits":{"points_per_second":1000},"parameters":{"circle_id":0,"operation":"add"}}`, status: http.StatusNotImplemented},
+	} {
+		t.Run(example.name, func(t *testing.T) {
+			b := httpapitest.NewBackend()
+			c := serve(t, b)
+			if example.status == 0 {
+				example.status = http.StatusBadRequest
+			}
+			w := c.Do("POST", "/v1/operations", example.body, example.options...)
+			require.Equal(t, example.status, w.Status, w.Body)
+			p := problem(t, w)
+			require.Equal(t, example.field, p.Field)
+			require.Empty(t, b.Submitted())
+		})
+	}
+}
+
+func TestBadQueriesAndPaths(t *testing.T) {
+	id := "/v1/operations/" + httpapitest.ID(1)
+	for target, want := range map[string]struct {
+		status int
+		field  string
+	}{
+		"/v1/operations?order=up":                          {400, "order"},
+		"/v1/operations?state=":                            {400, "state"},
+		"/v1/operations?state=done":                        {400, "state"},
+		"/v1/operations?kind=shuffle":                      {400, "kind"},
+		"/v1/operations?scope=":                            {400, "scope"},
+		"/v1/operations?limit=0":                           {400, "limit"},
+		"/v1/operations?limit=1001":                        {400, "limit"},
+		"/v1/operations?limit=ten":                         {400, "limit"},
+		"/v1/operations?limit=":                            {400, "limit"},
+		"/v1/operations?limit=1&limit=2":                   {400, "limit"},
+		"/v1/operations?cursor=x":                          {400, "cursor"},
+		"/v1/operations?cursor=" + long:                    {400, "cursor"},
+		"/v1/operations?a=%zz":                             {400, "query"},
+		"/v1/operations?a;b":                               {400, "query"},
+		"/v1/operations/1":                                 {400, "id"},
+		"/v1/operations/" + upper:                          {400, "id"},
+		"/v1/operations/a%2Fb":                             {400, "id"},
+		"/v1/operations/%00":                               {400, "id"},
+		"/v1/operations/" + httpapitest.ID(99):             {404, ""},
+		id + "?pretty=true":                                {400, "pretty"},
+		id + "/plan?x":                                     {400, "x"},
+		id + "/report?x":                                   {400, "x"},
+		id + "/audit?x":                                    {400, "x"},
+		id + "/tasks?state=queued":                         {400, "state"},
+		id + "/tasks?kind=rebalance":                       {400, "kind"},
+		id + "/tasks?limit=-1":                             {400, "limit"},
+		id + "/tasks?cursor=wrong":                         {400, "cursor"},
+		id + "/events?state=done":                          {400, "state"},
+		id + "/nothing":                                    {404, ""},
+		"/v1/operations/" + httpapitest.ID(99) + "/plan":   {404, ""},
+		"/v1/operations/" + httpapitest.ID(99) + "/tasks":  {404, ""},
+		"/v1/operations/" + httpapitest.ID(99) + "/report": {404, ""},
+		"/v1/operations/" + httpapitest.ID(99) + "/audit":  {404, ""},
+		"/v1/operations/" + httpapitest.ID(99) + "/events": {404, ""},
+		"/v1/operations/x/tasks":                           {400, "id"},
+		"/v1/operations/x/events":                          {400, "id"},
+		"/v1/kinds?x=1":                                    {400, "x"},
+		"/v1/kinds/shuffle":                                {404, ""},
+		"/v1/topology?epoch=1":                             {400, "epoch"},
+		"/v1/where":                                        {400, "db"},
+		"/v1/where?db=a":                                   {400, "measurement"},
+		"/v1/where?db=a&measurement=":                      {400, "measurement"},
+		"/v1/where?db=a&measurement=b&rp=c":                {400, "rp"},
+		"/v1/workers?live":                                 {400, "live"},
+		"/v1/feed?x":                                       {400, "x"},
+		"/v1/events/results/-1":                            {404, ""},
+		"/v1/events/results/x":                             {404, ""},
+		"/v1/events/results/%2B1":                          {404, ""},
+		"/v1/events/results/0?x":                           {400, "x"},
+		"/v1/events":                                       {404, ""},
+		"/v1/openapi.yaml?x":                               {400, "x"},
+		"/v1/asyncapi.yaml?x":                              {400, "x"},
+		"/healthz?x":                                       {400, "x"},
+		"/readyz?x":                                        {400, "x"},
+		"/v1":                                              {404, ""},
+		"/v1/nothing":                                      {404, ""},
+	} {
+		t.Run(target, func(t *testing.T) {
+			b := httpapitest.NewBackend()
+			c := serve(t, b)
+			c.Do("POST", "/v1/operations", add)
+			w := c.Get(target)
+			require.Equal(t, want.status, w.Status, w.Body)
+			require.Equal(t, want.field, problem(t, w).Field)
+		})
+	}
+}
+
+var (
+	long  = strings.Repeat("x", 300)
+	upper = strings.ToUpper("01980000-0000-7000-8000-00000000000a")
+)
+
+func TestWrongMethod(t *testing.T) {
+	b := httpapitest.NewBackend()
+	c := serve(t, b)
+	id := "/v1/operations/" + httpapitest.ID(1)
+	for target, want := range map[string]struct{ method, allow string }{
+		"/v1/operations":       {"PUT", "GET, HEAD, POST"},
+		id:                     {"DELETE", "GET, HEAD"},
+		id + "/plan":           {"POST", "GET, HEAD"},
+		id + "/tasks":          {"POST", "GET, HEAD"},
+		id + "/report":         {"POST", "GET, HEAD"},
+		id + "/audit":          {"POST", "GET, HEAD"},
+		id + "/events":         {"POST", "GET, HEAD"},
+		id + "/approve":        {"GET", "POST"},
+		id + "/pause":          {"GET", "POST"},
+		id + "/resume":         {"HEAD", "POST"},
+		id + "/cancel":         {"DELETE", "POST"},
+		id + "/retry":          {"PUT", "POST"},
+		id + "/limits":         {"PUT", "PATCH"},
+		"/v1/kinds":            {"POST", "GET, HEAD"},
+		"/v1/kinds/rebalance":  {"POST", "GET, HEAD"},
+		"/v1/topology":         {"PUT", "GET, HEAD"},
+		"/v1/where":            {"POST", "GET, HEAD"},
+		"/v1/workers":          {"POST", "GET, HEAD"},
+		"/v1/feed":             {"POST", "GET, HEAD"},
+		"/v1/events/results":   {"POST", "GET, HEAD"},
+		"/v1/events/results/0": {"DELETE", "GET, HEAD"},
+		"/v1/openapi.yaml":     {"POST", "GET, HEAD"},
+		"/v1/asyncapi.yaml":    {"POST", "GET, HEAD"},
+		"/healthz":             {"POST", "GET, HEAD"},
+		"/readyz":              {"POST", "GET, HEAD"},
+		"/metrics":             {"POST", "GET, HEAD"},
+	} {
+		w := c.Do(want.method, target, "")
+		require.Equal(t, http.StatusMethodNotAllowed, w.Status, target)
+		require.Equal(t, want.allow, w.Header.Get("Allow"), target)
+		if want.method != "HEAD" {
+			require.Equal(t, "method_not_allowed", problem(t, w).Code)
+		}
+	}
+	require.Empty(t, b.Submitted())
+}
+
+func TestWhatALaterReleaseCarriesOut(t *testing.T) {
+	b := httpapitest.NewBackend()
+	c := serve(t, b)
+	c.Do("POST", "/v1/operations", add)
+	for _, verb := range []string{"approve", "pause", "resume", "cancel", "retry"} {
+		w := c.Do("POST", "/v1/operations/"+httpapitest.ID(1)+"/"+verb, "")
+		require.Equal(t, http.StatusNotImplemented, w.Status)
+		require.Contains(t, problem(t, w).Detail, verb)
+	}
+	w := c.Do("PATCH", "/v1/operations/"+httpapitest.ID(1)+"/limits", `{"points_per_second":1}`)
+	require.Equal(t, http.StatusNotImplemented, w.Status)
+	require.Equal(t, "not_implemented", problem(t, w).Code)
+}
+
+func TestRefusalsOfTheEngine(t *testing.T) {
+	since := httpapitest.Now().Add(-90 * time.Second)
+	for _, example := range []struct {
+		err    error
+		status int
+		code   string
+	}{
+		{&operation.ScopeHeldError{Scope: "circle/0", HolderID: httpapitest.ID(7), Kind: operation.KindRebalance, State: operation.Running, Since: since}, 409, "scope_held"},
+		{operation.ErrKeyReused, 422, "idempotency_key_reused"},
+		{&operation.NotImplementedError{What: "this"}, 501, "not_implemented"},
+		{&operation.InvalidError{Field: "circle_id", Problem: "is gone"}, 400, "invalid"},
+		{errors.New("nats: no responders at 10.0.0.7"), 503, "unavailable"},
+	} {
+		b := httpapitest.NewBackend()
+		b.SubmitErr = example.err
+		w := serve(t, b).Do("POST", "/v1/operations", add)
+		require.Equal(t, example.status, w.Status)
+		p := problem(t, w)
+		require.Equal(t, example.code, p.Code)
+		require.NotContains(t, w.Body, "10.0.0.7")
+		if example.status == 409 {
+			require.Equal(t, httpapitest.ID(7), p.OperationID)
+			require.Equal(t, &httpapi.Holder{
+				Scope: "circle/0", Kind: operation.KindRebalance, State: operation.Running, Since: since, AgeSeconds: 90,
+			}, p.Holder)
+		}
+	}
+}
+
+func TestList(t *testing.T) {
+	b := httpapitest.NewBackend()
+	c := serve(t, b)
+	type page struct {
+		Items      []struct{ ID, State string }
+		NextCursor *string `json:"next_cursor"`
+		AsOf       string  `json:"as_of"`
+	}
+	require.Contains(t, c.Get("/v1/operations").Body, `"items":[]`)
+	for range 3 {
+		c.Do("POST", "/v1/operations", add)
+	}
+	b.Stored[0].State = operation.Succeeded
+
+	got := read[page](t, c.Get("/v1/operations?limit=2"))
+	require.Equal(t, []string{httpapitest.ID(3), httpapitest.ID(2)}, []string{got.Items[0].ID, got.Items[1].ID})
+	require.Equal(t, "2026-07-01T12:00:00Z", got.AsOf)
+	got = read[page](t, c.Get("/v1/operations?limit=2&cursor="+*got.NextCursor))
+	require.Len(t, got.Items, 1)
+	require.Nil(t, got.NextCursor, "absent at the end")
+
+	got = read[page](t, c.Get("/v1/operations?state=succeeded&kind=rebalance&scope=circle/0"))
+	require.Len(t, got.Items, 1)
+
+	b.At = time.Time{}
+	require.Equal(t, 503, c.Get("/v1/operations").Status, "nothing is claimed before the records have been read")
+}
+
+func TestAnOperationIsFoundBeforeTheProjectionHasIt(t *testing.T) {
+	b := httpapitest.NewBackend()
+	c := serve(t, b)
+	c.Do("POST", "/v1/operations", add)
+	b.Unseen = []string{httpapitest.ID(1)}
+	w := c.Get("/v1/operations/" + httpapitest.ID(1))
+	require.Equal(t, http.StatusOK, w.Status)
+	require.Contains(t, w.Body, `"as_of":"2026-07-01T12:00:00Z"`)
+
+	b.RecordsErr = errors.New("no quorum")
+	require.Equal(t, 503, c.Get("/v1/operations/"+httpapitest.ID(1)).Status)
+	b.Unseen = nil
+	require.Equal(t, 200, c.Get("/v1/operations/"+httpapitest.ID(1)).Status)
+	require.Equal(t, 503, c.Get("/v1/operations/"+httpapitest.ID(1)+"/tasks").Status)
+	require.Equal(t, 503, c.Get("/v1/operations/"+httpapitest.ID(1)+"/audit").Status)
+	b.Plans[httpapitest.ID(1)] = operation.Plan{}
+	require.Equal(t, 503, c.Get("/v1/operations/"+httpapitest.ID(1)+"/plan").Status)
+}
+
+// full is an operation with everything an operation can have.
+func full() operation.Operation {
+	at := httpapitest.Now()
+	eta := 12.5
+	limit := int64(1000)
+	return operation.Operation{
+		ID: httpapitest.ID(1), Kind: operation.KindRebalance, Scope: []string{"circle/0"}, State: operation.PartiallyFailed,
+		PausedIn: operation.Running, Conditions: []operation.Condition{{Type: "stalled", Reason: "no progress", Since: at}},
+		Hold:       true,
+		Parameters: json.RawMessage(`{"circle_id":0,"operation":"rm","removed_backends":[{"name":"a","url":"http://h:1","sealed":"` + httpapitest.Secret + `"}]}`),
+		Limits:     operation.Limits{PointsPerSecond: &limit}, Reason: "r", RequestedBy: "admin",
+		CreatedAt: at, StartedAt: &at, FinishedAt: &at, Epoch: 1, Attempt: 1, Round: 2,
+		Progress: operation.Progress{
+			Phase: operation.PhaseVerify, Tasks: operation.TaskCounts{Total: 2, Done: 1, Failed: 1}, ETASeconds: &eta, AsOf: at, PointsPerSecond: 1.5,
+			Backends: map[string]operation.BackendProgress{"http://127.0.0.1:8086": {Name: "influxdb-1-1"}},
+		},
+		Waits:  []operation.Wait{{Gate: "backend", Backend: "http://127.0.0.1:8086", Measured: "503", Limit: "204", Since: at, TaskID: "t"}},
+		Error:  &operation.Error{Code: "field_type_conflict", Detail: "d", TaskID: "t"},
+		Result: &operation.Result{Note: "n"},
+		Plan:   &operation.PlanRef{Document: operation.Document{Object: "o", SHA256: "s", Bytes: 1}},
+		Report: &operation.Document{Object: "o", SHA256: "s", Bytes: 1},
+	}
+}
+
+func TestDocumentsOfAnOperation(t *testing.T) {
+	b := httpapitest.NewBackend()
+	b.Stored = []operation.Operation{full()}
+	c := serve(t, b)
+	id := "/v1/operations/" + httpapitest.ID(1)
+
+	w := c.Get(id)
+	require.Equal(t, 200, w.Status)
+	require.NotContains(t, w.Body, httpapitest.Secret)
+	require.NotContains(t, w.Body, "locks")
+
+	for _, what := range []string{"plan", "report"} {
+		p := problem(t, c.Get(id+"/"+what))
+		require.Equal(t, "no_"+what, p.Code)
+		require.Equal(t, httpapitest.ID(1), p.OperationID)
+		require.Contains(t, p.Detail, "partially_failed")
+	}
+	slice := operation.Slice{Database: "db", RetentionPolicy: "autogen", Measurement: "m", From: -1, To: 1, Last: true, Points: 3, Overlap: true, Expired: true}
+	document := operation.Document{Object: "o", SHA256: "s", Bytes: 1}
+	b.Plans[httpapitest.ID(1)] = operation.Plan{
+		OperationID: httpapitest.ID(1), Epoch: 1, CreatedAt: httpapitest.Now(),
+		Backends: []operation.PlanBackend{{Name: "a", URL: "http://h:1", Removed: true}},
+		Policies: []operation.PlanPolicy{{Database: "db", Name: "autogen", Duration: time.Hour}},
+		Moves:    []operation.PlanMove{{From: 0, To: 1}},
+		Tasks:    []operation.PlanTask{{From: 0, To: 1, Wave: 1}},
+		Chunks:   []operation.Document{document}, Notes: []string{"note"},
+	}
+	require.Equal(t, 200, c.Get(id+"/plan").Status)
+	b.Plans[httpapitest.ID(1)] = operation.Plan{OperationID: httpapitest.ID(1)}
+	require.Equal(t, 200, c.Get(id+"/plan").Status, "a plan of nothing")
+
+	verdict := operation.Verdict{Unproven: []int{1}, LeftOut: 1}
+	verdict.AddProblem(operation.Problem{
+		Slice: slice, SourceURL: "http://h:1", DestURL: "http://h:2", Example: "e",
+		Resolution: operation.ResolutionExtra, Code: "c", Detail: "d",
+	})
+	b.Reports[httpapitest.ID(1)] = verdict.Report(httpapitest.ID(1), operation.DepthCount)
+	w = c.Get(id + "/report")
+	require.Equal(t, 200, w.Status)
+	require.Equal(t, "2026-07-01T12:00:00Z", w.Header.Get("X-As-Of"))
+
+	at := httpapitest.Now()
+	b.Task = []operation.Task{
+		{
+			ID: "t1", OperationID: httpapitest.ID(1), Kind: operation.KindRebalance, Phase: operation.PhaseCopy, Round: 1, Wave: 1,
+			Source: "http://h:1", Destination: "http://h:2", Of: "t0", Parent: "t0", Children: []string{"t2"},
+			Slices: []operation.Slice{slice, slice, slice, slice}, State: operation.TaskFailed, Holder: "w",
+			Checkpoint: operation.Checkpoint{{State: operation.SliceCopied}, {State: operation.SliceFailed}, {State: operation.SliceHandedOver}, {}},
+			Waits:      full().Waits, Verdict: &verdict, Error: full().Error,
+			History:   []operation.TaskError{{Attempt: 1, At: at, Detail: "d"}},
+			Problems:  []operation.SliceError{{Slice: slice, Code: "c", Detail: "d"}},
+			CreatedAt: at, StartedAt: &at, UpdatedAt: at, FinishedAt: &at,
+		},
+		{ID: "t2", Kind: operation.KindRebalance, Phase: operation.PhaseCopy, Span: &operation.Span{Count: 5}, State: operation.TaskWaiting, CreatedAt: at, UpdatedAt: at},
+	}
+	w = c.Get(id + "/tasks?limit=1")
+	require.Contains(t, w.Body, `"slices":{"total":4,"finished":1,"failed":1,"handed_over":1}`)
+	require.NotContains(t, w.Body, "checkpoint")
+	require.Contains(t, w.Body, `"next_cursor":"next"`)
+	require.Contains(t, c.Get(id+"/tasks?state=waiting&cursor=next").Body, `"slices":{"total":5,`)
+
+	require.Contains(t, c.Get(id+"/audit").Body, `"items":[]`)
+	b.Trail = []operation.AuditEntry{{At: at, OperationID: httpapitest.ID(1), Action: "submit", Who: "admin", Origin: "127.0.0.1", Reason: "r"}}
+	require.Contains(t, c.Get(id+"/audit").Body, `"action":"submit"`)
+}
+
+func TestKinds(t *testing.T) {
+	c := serve(t, httpapitest.NewBackend())
+	type kind struct {
+		Kind        operation.Kind
+		Implemented bool
+		Parameters  json.RawMessage
+	}
+	kinds := read[struct{ Items []kind }](t, c.Get("/v1/kinds")).Items
+	require.Len(t, kinds, len(operation.Kinds()))
+	for i, k := range kinds {
+		require.Equal(t, operation.Kinds()[i], k.Kind)
+		require.Equal(t, k.Kind.Implemented(), k.Implemented)
+		one := read[kind](t, c.Get("/v1/kinds/"+string(k.Kind)))
+		require.JSONEq(t, string(k.Parameters), string(one.Parameters))
+		require.NotContains(t, string(k.Parameters), "sealed")
+	}
+
+	// What the schema admits and refuses is what ParseRebalance does.
+	var schema jsonschema.Schema
+	require.NoError(t, json.Unmarshal(kinds[0].Parameters, &schema))
+	resolved, err := schema.Resolve(nil)
+	require.NoError(t, err)
+	for parameters, good := range map[string]bool{
+		`{"circle_id":0,"operation":"add"}`: true,
+		`{"circle_id":0,"operation":"rm","removed_backends":[{"name":"a","url":"http://h:1","username":"u","password":"p"}]}`: true,
+		`{"circle_id":0,"operation":"add","databases":["a"],"workers":1,"depth":"digest"}`:                                    true,
+		`{"operation":"add"}`:                                                                       false,
+		`{"circle_id":0}`:                                                                           false,
+		`{"circle_id":-1,"operation":"add"}`:                                                        false,
+		`{"circle_id":0,"operation":"move"}`:                                                        false,
+		`{"circle_id":0,"operation":"add","workers":2000}`:                                          false,
+		`{"circle_id":0,"operation":"add","depth":"deep"}`:                                          false,
+		`{"circle_id":0,"operation":"add","databases":"a"}`:                                         false,
+		`{"circle_id":0,"operation":"add","unknown":1}`:                                             false,
+		`{"circle_id":0,"operation":"add","databases":[""]}`:                                        false,
+		`{"circle_id":0,"operation":"rm","removed_backends":[{"url":"http://h:1"}]}`:                false,
+		`{"circle_id":0,"operation":"rm","removed_backends":[{"name":"a","url":"ftp://h:1"}]}`:      false,
+		`{"circle_id":0,"operation":"rm","removed_backends":[{"name":"a","url":"http://u:p@h:1"}]}`: false,
+		`{"circle_id":0,"operation":"rm"}`:                                                          false,
+		`{"circle_id":0,"operation":"rm","removed_backends":[]}`:                                    false,
+		`{"circle_id":0,"operation":"add","removed_backends":[{"name":"a","url":"http://h:1"}]}`:    false,
+	} {
+		var instance any
+		require.NoError(t, json.Unmarshal([]byte(parameters), &instance))
+		_, err := operation.ParseRebalance(json.RawMessage(parameters))
+		require.Equal(t, good, err == nil, "parser: %s", parameters)
+		require.Equal(t, good, resolved.Validate(instance) == nil, "schema: %s", parameters)
+	}
+}
+
+func TestTopology(t *testing.T) {
+	b := httpapitest.NewBackend()
+	b.Probes["http://127.0.0.1:8087"] = httpapi.BackendStatus{CheckedAt: httpapitest.Now(), Error: "connection refused"}
+	delete(b.Probes, "http://127.0.0.1:8088")
+	c := serve(t, b)
+	c.Do("POST", "/v1/operations", add)
+	w := c.Get("/v1/topology")
+	require.NotContains(t, w.Body, httpapitest.Secret)
+	type cluster struct {
+		Epoch   int
+		Circles []struct {
+			OperationID string `json:"operation_id"`
+			Backends    []struct{ Name, State, Error, Version string }
+		}
+	}
+	got := read[cluster](t, w)
+	require.Equal(t, httpapitest.ID(1), got.Circles[0].OperationID)
+	require.Empty(t, got.Circles[1].OperationID)
+	require.Equal(t, "active", got.Circles[0].Backends[0].State)
+	require.Equal(t, "1.8.3", got.Circles[0].Backends[0].Version)
+	require.Equal(t, "unreachable", got.Circles[0].Backends[1].State)
+	require.Equal(t, "connection refused", got.Circles[0].Backends[1].Error)
+	require.Equal(t, "unknown", got.Circles[1].Backends[0].State)
+
+	w = c.Get("/v1/where?db=db1&measurement=cpu%2F1")
+	for i, circle := range b.Cluster_.Circles {
+		p, err := b.Cluster_.Placement(i)
+		require.NoError(t, err)
+		owner := p.Owner("db1", "cpu/1")
+		require.Contains(t, w.Body, `"circle_name":"`+circle.Name+`","backend":"`+owner.Name+`","url":"`+owner.URL+`"`)
+	}
+
+	b.Cluster_.HashKey = "unheard of"
+	require.Equal(t, 503, c.Get("/v1/where?db=a&measurement=b").Status)
+	b.Cluster_ = nil
+	require.Equal(t, 503, c.Get("/v1/topology").Status)
+	require.Equal(t, 503, c.Get("/v1/where?db=a&measurement=b").Status)
+	require.Equal(t, 503, c.Do("POST", "/v1/operations", add).Status)
+}
+
+func TestWorkers(t *testing.T) {
+	b := httpapitest.NewBackend()
+	c := serve(t, b)
+	require.Contains(t, c.Get("/v1/workers").Body, `"items":[]`)
+	b.Live = []operations.WorkerInfo{{ID: "w1", Host: "h", Version: "v", Slots: 2, Busy: 1, Tasks: []string{"t"}, StartedAt: httpapitest.Now(), SeenAt: httpapitest.Now()}, {ID: "w2"}}
+	w := c.Get("/v1/workers")
+	require.Contains(t, w.Body, `"id":"w1"`)
+	require.Contains(t, w.Body, `"tasks":[]`)
+	b.LiveErr = errors.New("no quorum")
+	require.Equal(t, 503, c.Get("/v1/workers").Status)
+}
+
+func TestHealth(t *testing.T) {
+	broken := errors.New("nats: timeout at 10.0.0.7")
+	c := serve(t, httpapitest.NewBackend(), func(d *operations.Deps) {
+		d.Checks = []operations.Check{
+			{Name: "bus", Run: func(context.Context) error { return broken }},
+			{Name: "projection", Run: func(context.Context) error { return nil }},
+		}
+	})
+	require.JSONEq(t, `{"status":"ok"}`, c.Get("/healthz").Body)
+	w := c.Get("/readyz")
+	require.Equal(t, 503, w.Status)
+	require.JSONEq(t, `{"status":"failed","checks":[{"name":"bus","status":"failed","error":"nats: timeout at 10.0.0.7"},
+		{"name":"projection","status":"ok"}],"as_of":"2026-07-01T12:00:00Z"}`, w.Body)
+	require.NotContains(t, c.Get("/readyz", httpapitest.Header("X-Forwarded-For", "192.0.2.1")).Body, "10.0.0.7",
+		"strangers see which part, not why")
+	broken = nil
+	w = c.Get("/readyz")
+	require.Equal(t, 200, w.Status)
+}
+
+func TestTheTokenGuardsTheNativeAPI(t *testing.T) {
+	stranger := httpapitest.Header("X-Forwarded-For", "192.0.2.1")
+	b := httpapitest.NewBackend()
+	c := serve(t, b)
+	for _, target := range []string{
+		"/v1/operations", "/v1/operations/x", "/v1/operations/x/plan", "/v1/operations/x/tasks", "/v1/operations/x/report",
+		"/v1/operations/x/audit", "/v1/operations/x/events", "/v1/kinds", "/v1/kinds/x", "/v1/topology", "/v1/where",
+		"/v1/workers", "/v1/feed", "/v1/events/results", "/v1/events/results/0", "/metrics", "/v1/openapi.yaml", "/v1/asyncapi.yaml",
+	} {
+		w := c.Get(target, stranger)
+		require.Equal(t, 401, w.Status, target)
+		require.Equal(t, `Bearer realm="ringmaster"`, w.Header.Get("WWW-Authenticate"))
+		require.Equal(t, "unauthorized", problem(t, w).Code)
+	}
+	require.Equal(t, 401, c.Do("POST", "/v1/operations", add, stranger).Status)
+	require.Equal(t, 401, c.Do("POST", "/v1/operations/x/cancel", "", stranger).Status)
+	require.Equal(t, 401, c.Do("PATCH", "/v1/operations/x/limits", "{}", stranger).Status)
+	require.Empty(t, b.Submitted())
+	require.Equal(t, 200, c.Get("/healthz", stranger).Status)
+	require.Equal(t, 200, c.Get("/readyz", stranger).Status)
+
+	require.Equal(t, 202, c.Do("POST", "/v1/operations", add, stranger, httpapitest.Header("Authorization", "Bearer "+token)).Status)
+	require.Equal(t, httpapi.PrincipalAdmin, b.Submitted()[0].RequestedBy)
+	require.Equal(t, 401, c.Get("/v1/kinds", httpapitest.Header("Authorization", "Bearer wrong")).Status, "even on the same machine")
+}
+
+func TestContractsAreServed(t *testing.T) {
+	c := serve(t, httpapitest.NewBackend())
+	w := c.Get("/v1/openapi.yaml")
+	require.Equal(t, string(httpapi.OpenAPI()), w.Body)
+	require.Equal(t, "application/yaml", w.Header.Get("Content-Type"))
+	require.Equal(t, string(events.AsyncAPI()), c.Get("/v1/asyncapi.yaml").Body)
+	require.Contains(t, c.Get("/metrics").Body, "ringmaster_up 1")
+}
+
+func TestResultsLog(t *testing.T) {
+	b := httpapitest.NewBackend()
+	c := serve(t, b)
+	require.JSONEq(t, `{"counter":0,"messages":[]}`, c.Get("/v1/events/results/0").Body)
+	b.Messages = []progress.Message{{Value: "{}"}, {Error: "e", Value: "{}"}}
+	require.JSONEq(t, `{"counter":2,"messages":[{"error":"","value":"{}"},{"error":"e","value":"{}"}]}`, c.Get("/v1/events/results").Body)
+	require.JSONEq(t, `{"counter":2,"messages":[{"error":"e","value":"{}"}]}`, c.Get("/v1/events/results/1").Body)
+	require.JSONEq(t, `{"counter":2,"messages":[]}`, c.Get("/v1/events/results/2").Body)
+}
+
+func TestHeadIsAnsweredLikeGet(t *testing.T) {
+	b := httpapitest.NewBackend()
+	c := serve(t, b)
+	c.Do("POST", "/v1/operations", add)
+	for _, target := range []string{
+		"/v1/operations", "/v1/operations/" + httpapitest.ID(1), "/v1/operations/" + httpapitest.ID(1) + "/tasks", "/v1/kinds",
+		"/v1/topology", "/v1/where?db=a&measurement=b", "/v1/workers", "/v1/events/results/0", "/healthz", "/readyz", "/metrics",
+		"/v1/openapi.yaml", "/v1/nothing", "/v1/operations?x", "/v1/feed", "/v1/operations/" + httpapitest.ID(1) + "/events",
+	} {
+		head := c.Do("HEAD", target, "")
+		require.Empty(t, head.Body)
+		if strings.HasSuffix(target, "feed") || strings.HasSuffix(target, "events") {
+			require.Equal(t, "text/event-stream", head.Header.Get("Content-Type"))
+			continue
+		}
+		get := c.Get(target)
+		require.Equal(t, get.Status, head.Status, target)
+		require.Equal(t, get.Header.Get("Content-Type"), head.Header.Get("Content-Type"))
+	}
+}
