@@ -180,8 +180,9 @@ func (k *Bucket) write(ctx context.Context, key string, m *nats.Msg, expected ui
 // List yields the latest value of every key below prefix, each key once, in the
 // order of their last writes. The prefix is whole tokens (`a` and `a.` both mean
 // the keys `a.…`); the empty prefix means all. Every key written before the call
-// is there; on a replicated bucket a value may be a replica's lag old, so a
-// decision needs a Get or a compare-and-set. An error ends the sequence.
+// is there, with a value not older than the call; in a cluster whose servers do
+// not all have a replica it may be a replica's lag older. An error ends the
+// sequence.
 func (k *Bucket) List(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		filter, err := k.filter(prefix)

@@ -112,7 +112,11 @@ func testBucketReadYourWrites(t *testing.T, e env) {
 		require.NoError(t, err)
 		require.Equal(t, revision, got.Revision)
 		if i%10 == 0 {
-			require.Len(t, list(t, e.there.Bucket(events.BucketOperations), prefix), i+1)
+			_, err := e.here.Bucket(events.BucketOperations).Update(ctx, key, []byte("new"), revision)
+			require.NoError(t, err)
+			listed := list(t, e.there.Bucket(events.BucketOperations), prefix)
+			require.Len(t, listed, i+1)
+			require.Equal(t, "new", listed[key])
 		}
 	}
 }

@@ -38,8 +38,7 @@ func childStart(dir string) error {
 	return s.Close(context.Background())
 }
 
-// childWrite hosts a server and appends to a log for ever, printing what was
-// acknowledged.
+// childWrite hosts a server and writes for ever, printing what was acknowledged.
 func childWrite(dir string) error {
 	ctx := context.Background()
 	s, err := bus.StartServer(ctx, bus.ServerOptions{Dir: dir})
@@ -62,7 +61,13 @@ func childWrite(dir string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Println(i, sequence, revision)
+		operation := fmt.Sprint("op-", i)
+		held, err := b.Scopes().Take(ctx, operation, bus.Message{Subject: events.CommandSubject("kind", operation)},
+			[]string{fmt.Sprint("circle/", 2*i), fmt.Sprint("circle/", 2*i+1)})
+		if err != nil {
+			return err
+		}
+		fmt.Println(i, sequence, revision, held[0])
 	}
 }
 

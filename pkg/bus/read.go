@@ -180,26 +180,20 @@ func directRecord(m *nats.Msg) (Record, error) {
 }
 
 // scan reads everything that matches filter from sequence from on, page by
-// page, until it has come to the end. It ends only after the newest message
-// that the leader had at the start, so that a replica that is behind cannot hide
-// what was acknowledged before.
+// page, until it has come to the end.
+//
+// Any replica may answer for a page; the one that the connection's own server
+// has, if it has one. So scan first waits until that has what the leader has,
+// and it ends only after it: what was acknowledged before is always there.
 func (b *Bus) scan(ctx context.Context, stream, filter string, from uint64) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		newest, err := b.boundedLast(ctx, stream, filter)
-		if errors.Is(err, ErrNotFound) {
-			return
-		}
-		if err != nil {
-			yield(Record{}, err)
-			return
-		}
-		deadline, cancel := b.bounded(ctx)
-		defer func() { cancel() }()
-		for {
-			records, pending, err := b.page(deadline, stream, filter, from, pageMessages)
+		newest, err := b.synced(ctx, stream, filter)
+		for err == nil && from <= newest {
+			var records []Record
+			var pending uint64
+			records, pending, err = b.boundedPage(ctx, stream, filter, from)
 			if err != nil {
-				yield(Record{}, err)
-				return
+				break
 			}
 			for _, r := range records {
 				if !yield(r, nil) {
@@ -207,29 +201,45 @@ func (b *Bus) scan(ctx context.Context, stream, filter string, from uint64) iter
 				}
 				from = r.Sequence + 1
 			}
-			if len(records) > 0 { // progress: the next page has its own time
-				cancel()
-				deadline, cancel = b.bounded(ctx)
-			}
-			if pending > 0 {
-				continue
-			}
-			if from > newest.Sequence {
-				return
-			}
-			// Behind, or the newest is gone by now: ask the leader again.
-			if newest, err = b.last(deadline, stream, filter); errors.Is(err, ErrNotFound) {
-				return
-			}
-			if err == nil && from <= newest.Sequence {
-				err = pause(deadline, retryPause)
-			}
-			if err != nil {
-				yield(Record{}, classify(err))
-				return
+			if pending == 0 && from <= newest { // another replica, or the newest is gone
+				newest, err = b.synced(ctx, stream, filter)
+			} else if pending > 0 {
+				newest = max(newest, from) // what was written meanwhile
 			}
 		}
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			yield(Record{}, err)
+		}
 	}
+}
+
+// synced returns the sequence of the leader's newest message on filter, once the
+// replica that answers here has it too, or ErrNotFound when there is none.
+func (b *Bus) synced(ctx context.Context, stream, filter string) (uint64, error) {
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
+	for {
+		newest, err := b.last(ctx, stream, filter)
+		if err != nil {
+			return 0, err
+		}
+		records, _, err := b.page(ctx, stream, filter, newest.Sequence, 1)
+		if err != nil {
+			return 0, err
+		}
+		if len(records) > 0 {
+			return newest.Sequence, nil
+		}
+		if err := pause(ctx, retryPause/10); err != nil {
+			return 0, classify(err)
+		}
+	}
+}
+
+func (b *Bus) boundedPage(ctx context.Context, stream, filter string, from uint64) ([]Record, uint64, error) {
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
+	return b.page(ctx, stream, filter, from, pageMessages)
 }
 
 func (b *Bus) boundedLast(ctx context.Context, stream, subject string) (Record, error) {

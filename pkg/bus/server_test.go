@@ -139,31 +139,45 @@ func TestServerListenAddress(t *testing.T) {
 }
 
 // kill -9 of the process that hosts the server: everything that was acknowledged
-// is there, under the same sequence.
+// is there, under the same sequence, and of a batch there is all or nothing.
 func TestServerKeepsAcknowledgedMessagesWhenKilled(t *testing.T) {
 	t.Parallel()
-	ctx, dir := t.Context(), t.TempDir()
-	acknowledged := 0
-	for range 3 {
-		cmd := child(t, "write", filepath.Join(dir, fmt.Sprint(acknowledged)))
-		output := lines(t, cmd)
-		require.NoError(t, cmd.Start())
+	ctx := t.Context()
+	for round := range 3 {
+		dir := t.TempDir()
 		type ack struct {
-			i                  int
-			sequence, revision uint64
+			i                           int
+			sequence, revision, command uint64
 		}
 		var acks []ack
-		for len(acks) < 100 && output.Scan() {
+		cmd := child(t, "write", dir)
+		output := lines(t, cmd)
+		require.NoError(t, cmd.Start())
+		for len(acks) < 40+round && output.Scan() {
 			var a ack
-			_, err := fmt.Sscan(output.Text(), &a.i, &a.sequence, &a.revision)
+			_, err := fmt.Sscan(output.Text(), &a.i, &a.sequence, &a.revision, &a.command)
 			require.NoError(t, err, output.Text())
 			acks = append(acks, a)
 		}
 		require.NoError(t, cmd.Process.Kill())
 		require.Error(t, cmd.Wait())
-		require.Len(t, acks, 100)
+		require.Len(t, acks, 40+round)
 
-		b := bustest.Connect(t, bus.Options{Server: bustest.StartServer(t, filepath.Join(dir, fmt.Sprint(acknowledged)))})
+		b := bustest.Connect(t, bus.Options{Server: bustest.StartServer(t, dir)})
+		held := map[string][]uint64{}
+		for r, err := range b.Scopes().Open(ctx, events.AllCommands) {
+			require.NoError(t, err)
+			_, operation, ok := events.ParseCommandSubject(r.Subject)
+			require.True(t, ok)
+			held[operation] = append(held[operation], r.Sequence)
+		}
+		for r, err := range b.Scopes().Open(ctx, events.AllScopes) {
+			require.NoError(t, err)
+			held[string(r.Data)] = append(held[string(r.Data)], r.Sequence)
+		}
+		for operation, sequences := range held {
+			require.Len(t, sequences, 3, operation)
+		}
 		for _, a := range acks {
 			page, err := b.Log(events.StreamAudit).Page(ctx, a.sequence, events.AllAudit, 1)
 			require.NoError(t, err)
@@ -173,8 +187,8 @@ func TestServerKeepsAcknowledgedMessagesWhenKilled(t *testing.T) {
 			got, err := b.Bucket(events.BucketOperations).Get(ctx, fmt.Sprintf("op.%d", a.i))
 			require.NoError(t, err)
 			require.Equal(t, a.revision, got.Revision)
+			require.Equal(t, []uint64{a.command, a.command + 1, a.command + 2}, held[fmt.Sprint("op-", a.i)])
 		}
-		acknowledged += len(acks)
 	}
 }
 
