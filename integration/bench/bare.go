@@ -124,18 +124,13 @@ func bareRead(ctx context.Context, source *influx.Client, p influx.Selection, ba
 	var encoder lineproto.Encoder
 	lines, n := <-free, 0
 	send := func() error {
+		n = 0
 		select {
 		case batches <- lines:
+			return nil
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		select {
-		case lines = <-free:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		n = 0
-		return nil
 	}
 	for rows.Next() {
 		if rows.NewSeries() {
@@ -150,6 +145,11 @@ func bareRead(ctx context.Context, source *influx.Client, p influx.Selection, ba
 		if n++; n == batchRows {
 			if err := send(); err != nil {
 				return err
+			}
+			select {
+			case lines = <-free:
+			case <-ctx.Done():
+				return ctx.Err()
 			}
 		}
 	}
