@@ -58,8 +58,9 @@ type decoder struct {
 	at                                            level
 
 	answered      int  // statements answered completely
-	resultPartial bool // the current result says that it goes on
-	seriesPartial bool // so does the current series
+	identified    bool // the current result has said whose it is
+	resultPartial bool // it says that it goes on
+	seriesPartial bool // so does its current series
 	mustContinue  bool // the series before was partial
 
 	current   lineproto.Series // its tags are sorted, absent ones left out
@@ -159,7 +160,7 @@ func (d *decoder) openResult() error {
 	if d.resultKeys, err = d.r.ReadMapHeader(); err != nil {
 		return d.fail(err)
 	}
-	d.resultPartial = false
+	d.identified, d.resultPartial = false, false
 	d.at = inResult
 	return nil
 }
@@ -181,13 +182,17 @@ func (d *decoder) resultKey() error {
 		if err != nil {
 			return d.fail(err)
 		}
-		if d.loose && id == int64(d.answered)-1 {
+		if d.loose && d.answered > 0 && id == int64(d.answered)-1 {
 			d.answered-- // it goes on after all
 		}
 		if id != int64(d.answered) || d.answered == d.n {
 			return broken("a result of statement %d after %d of %d", id, d.answered, d.n)
 		}
+		d.identified = true
 	case "series":
+		if !d.identified {
+			return broken("series of no statement")
+		}
 		if d.series, err = d.r.ReadArrayHeader(); err != nil {
 			return d.fail(err)
 		}
@@ -204,6 +209,9 @@ func (d *decoder) resultKey() error {
 
 func (d *decoder) closeResult() error {
 	d.at = inResults
+	if !d.identified {
+		return broken("a result of no statement")
+	}
 	if d.resultPartial {
 		return nil
 	}
