@@ -84,19 +84,30 @@ func (c Client) SubmitRequest(ctx context.Context, request map[string]any) (oper
 	return op, json.Unmarshal(raw, &op)
 }
 
-// Tasks reads all tasks of an operation.
+// shownTask is a task as the API shows it: its slices are counted and its
+// evidence stays in the record.
+type shownTask struct {
+	operation.Task
+
+	Slices     json.RawMessage `json:"slices"`
+	Checkpoint json.RawMessage `json:"checkpoint"`
+}
+
+// Tasks reads all tasks of an operation, without their slices and evidence.
 func (c Client) Tasks(ctx context.Context, id string) ([]operation.Task, error) {
 	var all []operation.Task
 	cursor := ""
 	for {
 		var page struct {
-			Items      []operation.Task `json:"items"`
-			NextCursor string           `json:"next_cursor"`
+			Items      []shownTask `json:"items"`
+			NextCursor string      `json:"next_cursor"`
 		}
 		if err := c.Get(ctx, "/v1/operations/"+id+"/tasks?limit=1000"+cursor, &page); err != nil {
 			return nil, err
 		}
-		all = append(all, page.Items...)
+		for _, shown := range page.Items {
+			all = append(all, shown.Task)
+		}
 		if page.NextCursor == "" {
 			return all, nil
 		}

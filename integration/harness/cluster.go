@@ -61,19 +61,21 @@ func (c *Cluster) AddBackend(ctx context.Context) (*influxtest.Process, error) {
 // WriteConfigURLs writes a configuration of one circle with backends that are
 // not the cluster's own.
 func (c *Cluster) WriteConfigURLs(urls ...string) error {
-	one := configCircle{Name: "circle-0"}
+	one := Circle{Name: "circle-0"}
 	for i, url := range urls {
-		one.Backends = append(one.Backends, configBackend{Name: fmt.Sprintf("influxdb-0-%d", i), URL: url})
+		one.Backends = append(one.Backends, Backend{Name: fmt.Sprintf("influxdb-0-%d", i), URL: url})
 	}
-	return c.writeConfig([]configCircle{one})
+	return c.WriteCircles(one)
 }
 
-type configCircle struct {
-	Name     string          `json:"name"`
-	Backends []configBackend `json:"backends"`
+// Circle is a circle of a configuration.
+type Circle struct {
+	Name     string    `json:"name"`
+	Backends []Backend `json:"backends"`
 }
 
-type configBackend struct {
+// Backend is a backend of a configuration, or of the body of a rebalance.
+type Backend struct {
 	Name     string `json:"name"`
 	URL      string `json:"url"`
 	Username string `json:"username,omitempty"`
@@ -83,22 +85,23 @@ type configBackend struct {
 // WriteConfig writes a configuration whose circles consist of the given
 // backends, by index. A URL in place of a backend's own goes through replace.
 func (c *Cluster) WriteConfig(circles [][]int, replace map[int]string) error {
-	var all []configCircle
+	var all []Circle
 	for i, members := range circles {
-		one := configCircle{Name: fmt.Sprintf("circle-%d", i)}
+		one := Circle{Name: fmt.Sprintf("circle-%d", i)}
 		for _, n := range members {
 			url := c.Backends[n].URL()
 			if other, ok := replace[n]; ok {
 				url = other
 			}
-			one.Backends = append(one.Backends, configBackend{Name: fmt.Sprintf("influxdb-%d-%d", i, n), URL: url})
+			one.Backends = append(one.Backends, Backend{Name: fmt.Sprintf("influxdb-%d-%d", i, n), URL: url})
 		}
 		all = append(all, one)
 	}
-	return c.writeConfig(all)
+	return c.WriteCircles(all...)
 }
 
-func (c *Cluster) writeConfig(all []configCircle) error {
+// WriteCircles writes a configuration of the given circles.
+func (c *Cluster) WriteCircles(all ...Circle) error {
 	raw, err := json.MarshalIndent(map[string]any{"circles": all, "listen_addr": c.address, "data_dir": c.DataDir()}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("writing the configuration: %w", err)

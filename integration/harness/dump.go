@@ -20,7 +20,12 @@ type Points map[string]string
 // Dump reads everything a server holds, window by window between its shard-group
 // boundaries, so that every value keeps its type.
 func Dump(ctx context.Context, url string) (map[Place]Points, error) {
-	c, err := influx.New(influx.Endpoint{URL: url}, influx.Options{})
+	return DumpEndpoint(ctx, influx.Endpoint{URL: url})
+}
+
+// DumpEndpoint is [Dump] for a server that wants credentials.
+func DumpEndpoint(ctx context.Context, e influx.Endpoint) (map[Place]Points, error) {
+	c, err := influx.New(e, influx.Options{})
 	if err != nil {
 		return nil, err
 	}
