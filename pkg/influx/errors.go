@@ -89,8 +89,10 @@ var ErrGuard = errors.New("write stopped by its guard")
 
 // ErrUnaddressable is wrapped by the error of reading what InfluxQL has no words
 // for, where the server answers with nothing or makes values up: the measurements
-// `_fieldKeys`, `_series` and `_tagKeys`, and the fields `_name`, `_seriesKey`,
-// `_fieldKey`, `_tagKey` and `_tagValue` of any measurement.
+// `_fieldKeys`, `_series` and `_tagKeys`; the fields `_name`, `_seriesKey`,
+// `_fieldKey`, `_tagKey` and `_tagValue` of any measurement; and a field without a
+// name, which a read gives as `val0`. (If that is the only field, or sorts before
+// the others, only the counts can tell.)
 var ErrUnaddressable = errors.New("cannot be read by InfluxQL")
 
 // guardError carries a guard's answer through net/http.

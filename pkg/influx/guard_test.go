@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -85,6 +86,34 @@ func TestGuardIsAskedAfterAPause(t *testing.T) {
 	close(goOn)
 	require.ErrorIs(t, <-result, influx.ErrGuard)
 	require.Less(t, <-received, size)
+}
+
+func TestGuardUnderTLS(t *testing.T) {
+	t.Parallel()
+	var writes atomic.Int64
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err == nil {
+			writes.Add(1)
+			w.WriteHeader(http.StatusNoContent)
+		}
+	}))
+	defer s.Close()
+	var lost atomic.Bool
+	roots := s.Client().Transport.(*http.Transport).TLSClientConfig
+	c := client(t, s.URL, influx.Options{TLS: roots, Guard: func() error {
+		if lost.Load() {
+			return errLease
+		}
+		return nil
+	}})
+	require.NoError(t, c.Write(t.Context(), "d", "rp", []byte("m v=1 1\n")))
+	lost.Store(true)
+	require.ErrorIs(t, c.Write(t.Context(), "d", "rp", []byte("m v=2 2\n")), errLease)
+	require.EqualValues(t, 1, writes.Load())
+
+	stranger := client(t, s.URL, influx.Options{})
+	err := stranger.Write(t.Context(), "d", "rp", []byte("m v=1 1\n"))
+	require.ErrorContains(t, err, "certificate")
 }
 
 // A batch may be used again as soon as Write has returned, even if the server

@@ -180,13 +180,18 @@ func checkMeasurement(name string) error {
 }
 
 // checkFields refuses the fields for which the server makes up rows at time 0,
-// whatever the window: columns named for them, behind a prefix.
+// whatever the window, and the one without a name, which it gives another:
+// columns named for them, behind a prefix.
 func checkFields(measurement string, columns []string, prefix string) error {
 	for _, c := range columns {
-		switch strings.TrimPrefix(c, prefix) {
-		case "_name", "_seriesKey", "_fieldKey", "_tagKey", "_tagValue":
-			return fmt.Errorf("field %q of measurement %q: %w", strings.TrimPrefix(c, prefix), measurement, ErrUnaddressable)
+		switch name := strings.TrimPrefix(c, prefix); name {
+		case "", "_name", "_seriesKey", "_fieldKey", "_tagKey", "_tagValue":
+			return fmt.Errorf("field %q of measurement %q: %w", name, measurement, ErrUnaddressable)
 		}
+	}
+	// Fields come in order of their names; the one without comes first, as val0.
+	if prefix == "" && len(columns) > 2 && columns[1] == "val0" && columns[2] < columns[1] {
+		return fmt.Errorf("field \"\" of measurement %q: %w", measurement, ErrUnaddressable)
 	}
 	return nil
 }

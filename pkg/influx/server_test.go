@@ -166,6 +166,13 @@ func TestMadeUpFieldsAreRefused(t *testing.T) {
 			require.ErrorIs(t, f(), influx.ErrUnaddressable)
 		}
 	}
+	// A field without a name reads as val0, and is told by its place or the count.
+	require.NoError(t, c.Write(ctx, "d", "autogen", []byte("unnamed \t=1i,a=2i 1\nunnamed2 \t=1i 1\nnamed val0=1i 1\n")))
+	_, err := tryRead(t, c, everything("d", "autogen", "unnamed"))
+	require.ErrorIs(t, err, influx.ErrUnaddressable)
+	_, err = c.Totals(ctx, []influx.Selection{everything("d", "autogen", "unnamed2")})
+	require.ErrorIs(t, err, influx.ErrUnaddressable)
+	require.Equal(t, map[string]string{"val0": "1i"}, read(t, c, everything("d", "autogen", "named"))[0].Fields)
 	// Tags may have those names.
 	require.NoError(t, c.Write(ctx, "d", "autogen", []byte("tags,_name=a,_tagKey=b v=1i 1\n")))
 	require.Equal(t, "tags,_name=a,_tagKey=b", read(t, c, everything("d", "autogen", "tags"))[0].Series)
