@@ -68,7 +68,7 @@ func (b *Bus) Apply(ctx context.Context, replicas int, options ...ApplyOption) e
 	}
 	if replicas == 0 {
 		replicas = 1
-		if b.conn.ConnectedClusterName() != "" {
+		if b.clustered() {
 			replicas = clusterReplicas
 		}
 	}

@@ -180,14 +180,18 @@ func (k *Bucket) write(ctx context.Context, key string, m *nats.Msg, expected ui
 // List yields the latest value of every key below prefix, each key once, in the
 // order of their last writes. The prefix is whole tokens (`a` and `a.` both mean
 // the keys `a.…`); the empty prefix means all. Every key written before the call
-// is there, with a value not older than the call; in a cluster whose servers do
-// not all have a replica it may be a replica's lag older. An error ends the
-// sequence.
+// is there, with a value not older than the call. It holds the keys in memory,
+// not the values. An error ends the sequence.
 func (k *Bucket) List(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		filter, err := k.filter(prefix)
 		if err != nil {
 			yield(Entry{}, err)
+			return
+		}
+		known, err := k.revisions(ctx, filter)
+		if err != nil {
+			yield(Entry{}, fmt.Errorf("listing %s/%s: %w", k.name, prefix, err))
 			return
 		}
 		// A key written while the list is read comes again, behind.
@@ -197,19 +201,33 @@ func (k *Bucket) List(ctx context.Context, prefix string) iter.Seq2[Entry, error
 				yield(Entry{}, fmt.Errorf("listing %s/%s: %w", k.name, prefix, err))
 				return
 			}
-			if isMarker(r) {
+			_, again := seen[r.Subject]
+			if again || isMarker(r) || r.Sequence < known[r.Subject] {
 				continue
 			}
-			e := k.entry(r)
-			if _, again := seen[e.Key]; again {
-				continue
-			}
-			seen[e.Key] = struct{}{}
-			if !yield(e, nil) {
+			seen[r.Subject] = struct{}{}
+			if !yield(k.entry(r), nil) {
 				return
 			}
 		}
 	}
+}
+
+// revisions returns, by subject, which revision each key has at least. A single
+// server needs no such knowledge; of a cluster's replicas one that is behind may
+// answer with older ones.
+func (k *Bucket) revisions(ctx context.Context, filter string) (map[string]uint64, error) {
+	if !k.bus.clustered() {
+		return nil, nil
+	}
+	known := make(map[string]uint64)
+	for r, err := range k.bus.scan(ctx, k.stream, filter, 0) {
+		if err != nil {
+			return nil, err
+		}
+		known[r.Subject] = r.Sequence
+	}
+	return known, nil
 }
 
 // Watch delivers changes of keys below prefix that happen after the call, until

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -11,6 +12,8 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -205,11 +208,16 @@ func (o *Objects) Delete(ctx context.Context, name string) error {
 
 // List returns all objects, in the order in which they were put.
 func (o *Objects) List(ctx context.Context) ([]Object, error) {
-	var objects []Object
+	// Of a name that was replaced, a replica that is behind may show both.
+	latest := map[string]Record{}
 	for r, err := range o.bus.scan(ctx, o.stream, "$O."+o.name+".M.>", 0) {
 		if err != nil {
 			return nil, fmt.Errorf("listing object store %s: %w", o.name, err)
 		}
+		latest[r.Subject] = r
+	}
+	objects := make([]Object, 0, len(latest))
+	for _, r := range slices.SortedFunc(maps.Values(latest), bySequence) {
 		object, err := decodeObject(r)
 		if errors.Is(err, ErrNotFound) {
 			continue
@@ -221,6 +229,8 @@ func (o *Objects) List(ctx context.Context) ([]Object, error) {
 	}
 	return objects, nil
 }
+
+func bySequence(a, b Record) int { return cmp.Compare(a.Sequence, b.Sequence) }
 
 // info reads the message that names an object.
 func (o *Objects) info(ctx context.Context, name string) (Object, error) {

@@ -180,19 +180,19 @@ func directRecord(m *nats.Msg) (Record, error) {
 }
 
 // scan reads everything that matches filter from sequence from on, page by
-// page, until it has come to the end.
+// page, until it has come past the newest message that the leader had at the
+// start: nothing that was acknowledged before is left out.
 //
-// Any replica may answer for a page; the one that the connection's own server
-// has, if it has one. So scan first waits until that has what the leader has,
-// and it ends only after it: what was acknowledged before is always there.
+// In a cluster any replica answers for a page, and each may be behind in its own
+// way. So a message that is gone may still come; whatever has taken its place
+// comes after it.
 func (b *Bus) scan(ctx context.Context, stream, filter string, from uint64) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		newest, err := b.synced(ctx, stream, filter)
-		for err == nil && from <= newest {
+		newest, err := b.boundedLast(ctx, stream, filter)
+		for err == nil && from <= newest.Sequence {
 			var records []Record
 			var pending uint64
-			records, pending, err = b.boundedPage(ctx, stream, filter, from)
-			if err != nil {
+			if records, pending, err = b.boundedPage(ctx, stream, filter, from); err != nil {
 				break
 			}
 			for _, r := range records {
@@ -201,37 +201,17 @@ func (b *Bus) scan(ctx context.Context, stream, filter string, from uint64) iter
 				}
 				from = r.Sequence + 1
 			}
-			if pending == 0 && from <= newest { // another replica, or the newest is gone
-				newest, err = b.synced(ctx, stream, filter)
-			} else if pending > 0 {
-				newest = max(newest, from) // what was written meanwhile
+			switch {
+			case pending > 0: // perhaps written meanwhile
+				newest.Sequence = max(newest.Sequence, from)
+			case from <= newest.Sequence: // behind, or the newest is gone
+				if err = pause(ctx, retryPause/10); err == nil {
+					newest, err = b.boundedLast(ctx, stream, filter)
+				}
 			}
 		}
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			yield(Record{}, err)
-		}
-	}
-}
-
-// synced returns the sequence of the leader's newest message on filter, once the
-// replica that answers here has it too, or ErrNotFound when there is none.
-func (b *Bus) synced(ctx context.Context, stream, filter string) (uint64, error) {
-	ctx, cancel := b.bounded(ctx)
-	defer cancel()
-	for {
-		newest, err := b.last(ctx, stream, filter)
-		if err != nil {
-			return 0, err
-		}
-		records, _, err := b.page(ctx, stream, filter, newest.Sequence, 1)
-		if err != nil {
-			return 0, err
-		}
-		if len(records) > 0 {
-			return newest.Sequence, nil
-		}
-		if err := pause(ctx, retryPause/10); err != nil {
-			return 0, classify(err)
 		}
 	}
 }
@@ -246,66 +226,6 @@ func (b *Bus) boundedLast(ctx context.Context, stream, subject string) (Record, 
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
 	return b.last(ctx, stream, subject)
-}
-
-// deleteMessage deletes one message by its sequence, which is never reused. What
-// is gone already is no error: the server has one code for that and for a
-// failure, so the message is looked for.
-func (b *Bus) deleteMessage(ctx context.Context, stream string, sequence uint64) error {
-	request, err := json.Marshal(struct {
-		Sequence uint64 `json:"seq"`
-		NoErase  bool   `json:"no_erase"`
-	}{sequence, true})
-	if err != nil {
-		return err
-	}
-	return b.repeat(ctx, func(ctx context.Context) error {
-		err := b.command(ctx, "$JS.API.STREAM.MSG.DELETE."+stream, request)
-		if err == nil || isTransient(err) {
-			return err
-		}
-		if _, readErr := b.get(ctx, stream, messageRequest{Sequence: sequence}); errors.Is(readErr, ErrNotFound) {
-			return nil
-		}
-		return err
-	})
-}
-
-// purge removes all messages on a subject.
-func (b *Bus) purge(ctx context.Context, stream, subject string) error {
-	request, err := json.Marshal(struct {
-		Filter string `json:"filter"`
-	}{subject})
-	if err != nil {
-		return err
-	}
-	ctx, cancel := b.bounded(ctx)
-	defer cancel()
-	return b.repeat(ctx, func(ctx context.Context) error {
-		return b.command(ctx, "$JS.API.STREAM.PURGE."+stream, request)
-	})
-}
-
-// command sends a request to the stream API and returns what the server says.
-func (b *Bus) command(ctx context.Context, subject string, request []byte) error {
-	m, err := b.conn.RequestWithContext(ctx, subject, request)
-	if err != nil {
-		return err
-	}
-	var answer struct {
-		Error   *jetstream.APIError `json:"error"`
-		Success bool                `json:"success"`
-	}
-	if err := json.Unmarshal(m.Data, &answer); err != nil {
-		return fmt.Errorf("reading the server's answer: %w", err)
-	}
-	switch {
-	case answer.Error != nil:
-		return answer.Error
-	case !answer.Success:
-		return errors.New("the server did not say that it was done")
-	}
-	return nil
 }
 
 // ignoreClosed drops the error of ending what has ended with its connection.

@@ -217,7 +217,8 @@ func (s *Scopes) Release(ctx context.Context, sequences []uint64) error {
 // Open yields what is held: events.AllCommands gives the commands of all open
 // operations, events.AllScopes all locks, in the order in which they were taken.
 // A command's data is what was published, a lock's data is the id of the
-// operation that holds it. An error ends the sequence.
+// operation that holds it. In a cluster, what was released milliseconds ago may
+// still come. An error ends the sequence.
 func (s *Scopes) Open(ctx context.Context, filter string) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		for r, err := range s.bus.scan(ctx, events.StreamCommands, filter, 0) {
