@@ -33,20 +33,32 @@ type aggregate struct {
 	rate     rate
 }
 
-// newAggregate returns the aggregate of a plan; chunks holds the slices of its
-// chunks, and may be nil when no task has run.
-func newAggregate(plan *operation.Plan, chunks func(chunk int) []operation.Slice) *aggregate {
+// emptyAggregate is the aggregate of a plan none of whose tasks has run.
+func emptyAggregate(plan *operation.Plan) *aggregate {
 	a := &aggregate{plan: plan, parts: make([][]int32, len(plan.Tasks)), phase: operation.PhaseCopy}
 	a.tasks.Total, a.tasks.Waiting = 2*len(plan.Tasks), 2*len(plan.Tasks)
 	a.points.Estimated = plan.Totals.Points
-	if chunks == nil {
-		return a
-	}
+	return a
+}
+
+// planProgress is the progress of an operation that has just been planned.
+func planProgress(plan *operation.Plan, now time.Time) operation.Progress {
+	return emptyAggregate(plan).progress(now)
+}
+
+// newAggregate returns the aggregate of a plan; chunk reads one of its chunks and
+// is asked for one after the other.
+func newAggregate(plan *operation.Plan, chunk func(n int) ([]operation.Slice, error)) (*aggregate, error) {
+	a := emptyAggregate(plan)
 	known := map[measurement]int32{}
 	for i := range plan.Tasks {
 		p := &plan.Tasks[i]
+		slices, err := chunk(p.Span.Chunk)
+		if err != nil {
+			return nil, err
+		}
 		last := int32(-1)
-		for _, s := range chunks(p.Span.Chunk)[p.Span.First : p.Span.First+p.Span.Count] {
+		for _, s := range slices[p.Span.First : p.Span.First+p.Span.Count] {
 			key := measurement{p.From, s.Database, s.Measurement}
 			n, ok := known[key]
 			if !ok {
@@ -63,7 +75,7 @@ func newAggregate(plan *operation.Plan, chunks func(chunk int) []operation.Slice
 		}
 	}
 	a.finished = make([]int32, len(a.measurements))
-	return a
+	return a, nil
 }
 
 // contains looks back a little only: the slices of a task are sorted, so one
@@ -241,14 +253,13 @@ func (r *rate) at(now time.Time, phase operation.Phase, points int64) float64 {
 
 // newView reads the plan's chunks for the aggregate.
 func (t *turn) newView(ctx context.Context, tasks taskSet) (*aggregate, error) {
-	chunks := make([][]operation.Slice, len(t.plan.Chunks))
-	for i, doc := range t.plan.Chunks {
-		var err error
-		if chunks[i], err = t.ledger.Chunk(ctx, doc); err != nil {
-			return nil, err
-		}
+	a, err := newAggregate(t.plan, func(n int) ([]operation.Slice, error) {
+		return t.ledger.Chunk(ctx, t.plan.Chunks[n])
+	})
+	if err != nil {
+		return nil, err
 	}
-	return newAggregate(t.plan, func(n int) []operation.Slice { return chunks[n] }).update(tasks), nil
+	return a.update(tasks), nil
 }
 
 // tellProgress publishes the progress, at most once a second.
@@ -266,6 +277,8 @@ func (t *turn) tell(ctx context.Context, p operation.Progress, waits []operation
 	if waits == nil {
 		waits = []operation.Wait{}
 	}
+	t.telling.Lock()
+	defer t.telling.Unlock()
 	// The clock makes the sequence rise also from one controller to the next.
 	t.sequence = max(t.sequence+1, uint64(max(t.options.Now().UnixMilli(), 1)))
 	t.ledger.Emit(ctx, "", events.OperationProgress{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"ringmaster/pkg/bus"
@@ -18,7 +19,14 @@ type turn struct {
 	record ledger.Versioned[operation.Operation]
 	plan   *operation.Plan
 	view   *aggregate
-	// sequence numbers progress events; told is when the last one was sent.
+	// published is when each task was last nudged; heldBack is set while tasks
+	// wait for a wave or a limit.
+	published map[string]time.Time
+	heldBack  bool
+
+	// telling guards sequence, which numbers progress events: a survey waits for
+	// several backends at once. told is when the last progress was sent.
+	telling  sync.Mutex
 	sequence uint64
 	told     time.Time
 }
@@ -119,10 +127,7 @@ func (t *turn) layout(ctx context.Context) (mover.Layout, error) {
 	}
 	current := epochs.Value.Current
 	if current == nil || current.Epoch != op.Epoch {
-		return mover.Layout{}, &operation.Error{
-			Code:   "epoch_changed",
-			Detail: fmt.Sprintf("the operation was accepted under topology epoch %d, which is not the current one; start it again", op.Epoch),
-		}
+		return mover.Layout{}, errEpochChanged(op.Epoch)
 	}
 	p, err := operation.ParseRebalance(op.Parameters)
 	if err != nil {
@@ -150,6 +155,15 @@ func (t *turn) layout(ctx context.Context) (mover.Layout, error) {
 		at.Former, err = former.Placement(p.CircleID)
 	}
 	return at, err
+}
+
+// errEpochChanged ends an operation whose topology is no longer the current one:
+// what it would copy may belong elsewhere by now.
+func errEpochChanged(epoch uint64) error {
+	return &operation.Error{
+		Code:   "epoch_changed",
+		Detail: fmt.Sprintf("the operation belongs to topology epoch %d, which is not the current one; what is copied stays copied; start it again", epoch),
+	}
 }
 
 // makePlan surveys, plans and stores, and moves the operation on.
@@ -184,7 +198,7 @@ func (t *turn) failOn(ctx context.Context, err error) error {
 func (t *turn) planned(ctx context.Context, plan *operation.Plan, doc operation.Document) error {
 	with := func(op *operation.Operation) {
 		op.Plan = &operation.PlanRef{Document: doc, Totals: plan.Totals}
-		op.Progress = newAggregate(plan, nil).progress(t.options.Now())
+		op.Progress = planProgress(plan, t.options.Now())
 	}
 	op := &t.record.Value
 	switch {

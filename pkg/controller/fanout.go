@@ -32,7 +32,7 @@ func (t *turn) runTasks(ctx context.Context, phase operation.Phase) error {
 	if err != nil {
 		return err
 	}
-	t.plan = &plan
+	t.plan, t.published = &plan, map[string]time.Time{}
 	if phase == operation.PhaseCopy && t.record.Value.Round == 1 {
 		if err := t.planner.Prepare(ctx, &t.record.Value, &plan, t); err != nil {
 			return t.failOn(ctx, err)
@@ -74,22 +74,22 @@ func (t *turn) readTasks(ctx context.Context) (taskSet, error) {
 func (t *turn) watchOver(ctx context.Context, phase operation.Phase, tasks taskSet, changes <-chan bus.Entry) error {
 	poll := time.NewTicker(t.options.Poll)
 	defer poll.Stop()
-	swept := time.Time{}
+	sweep := true
 	for {
 		current := t.of(phase, t.record.Value.Round, tasks)
 		if ended(current) {
 			return t.conclude(ctx, phase, tasks, current)
 		}
-		if now := t.options.Now(); now.Sub(swept) >= t.options.Poll {
-			swept = now
-			if err := t.publish(ctx, current); err != nil {
-				return err
+		if sweep {
+			if err := t.check(ctx); err != nil {
+				return t.failOn(ctx, err)
 			}
-			if err := t.checkRecord(ctx); err != nil {
+			if err := t.publish(ctx, current); err != nil {
 				return err
 			}
 		}
 		t.tellProgress(ctx, tasks)
+		sweep = false
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -98,28 +98,35 @@ func (t *turn) watchOver(ctx context.Context, phase operation.Phase, tasks taskS
 				changes = nil
 				continue
 			}
-			if applyChange(tasks, e) {
-				swept = time.Time{} // there may be room for the next tasks
-			}
+			// What is held back by a wave or a limit may have room now.
+			sweep = applyChange(tasks, e) && t.heldBack
 		case <-poll.C:
 			read, err := t.readTasks(ctx)
 			if err != nil {
 				return err
 			}
-			tasks = read
+			tasks, sweep = read, true
 		}
 	}
 }
 
-// checkRecord fails with ledger.ErrConflict when somebody else has changed the
-// operation: a pause, a cancellation, another controller.
-func (t *turn) checkRecord(ctx context.Context) error {
+// check fails with ledger.ErrConflict when somebody else has changed the
+// operation (a pause, a cancellation, another controller), and with an
+// *operation.Error when the topology is no longer the one it was planned for.
+func (t *turn) check(ctx context.Context) error {
 	now, err := t.ledger.Operation(ctx, t.record.Value.ID)
 	if err != nil {
 		return err
 	}
 	if now.Revision != t.record.Revision {
 		return ledger.ErrConflict
+	}
+	epochs, err := t.ledger.Topology(ctx)
+	if err != nil {
+		return err
+	}
+	if current := epochs.Value.Current; current == nil || current.Epoch != now.Value.Epoch {
+		return errEpochChanged(now.Value.Epoch)
 	}
 	return nil
 }
@@ -255,11 +262,16 @@ func (t *turn) of(phase operation.Phase, round int, tasks taskSet) []*operation.
 }
 
 // publish nudges the workers to every task that may run and that nobody runs:
-// those that wait, and those whose worker is gone. Publishing one that lies in
-// the queue already does nothing. Tasks of a later wave wait for the earlier
-// ones, and a limit on workers bounds the tasks of one source.
+// those that wait, and those whose worker is gone. A nudge that may have been
+// lost is published again after a while; one that lies in the queue already
+// stays the only one. Tasks of a later wave wait for the earlier ones, and a
+// limit on workers bounds the tasks of one source.
 func (t *turn) publish(ctx context.Context, tasks []*operation.Task) error {
 	p, err := operation.ParseRebalance(t.record.Value.Parameters)
+	if err != nil {
+		return err
+	}
+	alive, err := t.liveTasks(ctx)
 	if err != nil {
 		return err
 	}
@@ -268,24 +280,24 @@ func (t *turn) publish(ctx context.Context, tasks []*operation.Task) error {
 		if !task.State.Ended() && (wave < 0 || task.Wave < wave) {
 			wave = task.Wave
 		}
-	}
-	alive, err := t.liveTasks(ctx)
-	if err != nil {
-		return err
-	}
-	for _, task := range tasks {
-		if task.State == operation.TaskRunning && alive[task.ID] {
+		if alive[task.ID] {
 			busy[task.Source]++
 		}
 	}
+	t.heldBack = false
+	now := t.options.Now()
 	for _, task := range tasks {
-		switch {
-		case task.State.Ended(), task.Wave != wave, task.State == operation.TaskRunning && alive[task.ID]:
+		if task.State.Ended() || alive[task.ID] {
 			continue
-		case p.Workers > 0 && busy[task.Source] >= p.Workers:
+		}
+		if task.Wave != wave || p.Workers > 0 && busy[task.Source] >= p.Workers {
+			t.heldBack = true
 			continue
 		}
 		busy[task.Source]++
+		if last, ok := t.published[task.ID]; ok && now.Sub(last) < t.leases.TTL() {
+			continue
+		}
 		nudge, err := t.ledger.Nudge(task)
 		if err != nil {
 			return err
@@ -293,6 +305,7 @@ func (t *turn) publish(ctx context.Context, tasks []*operation.Task) error {
 		if err := t.queue.Publish(ctx, nudge); err != nil {
 			return fmt.Errorf("publishing task %s: %w", task.ID, err)
 		}
+		t.published[task.ID] = now
 	}
 	return nil
 }

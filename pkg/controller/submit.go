@@ -114,6 +114,11 @@ func (s *Intake) prepare(r operation.Request) (operation.Operation, error) {
 		return operation.Operation{}, &operation.InvalidError{Field: "kind", Problem: fmt.Sprintf("%q is not a kind", r.Kind), Hint: "GET /v1/kinds lists the kinds"}
 	case !r.Kind.Implemented():
 		return operation.Operation{}, &operation.NotImplementedError{What: string(r.Kind)}
+	case r.Hold:
+		// Without approve and cancel nothing could let it go on or free its scope.
+		return operation.Operation{}, &operation.NotImplementedError{What: "holding an operation for approval"}
+	case r.Limits != operation.Limits{}:
+		return operation.Operation{}, &operation.NotImplementedError{What: "limiting an operation"}
 	}
 	p, err := operation.ParseRebalance(r.Parameters)
 	if err != nil {

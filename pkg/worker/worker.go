@@ -136,6 +136,16 @@ func (w *Worker) take(ctx context.Context, nudge *bus.Nudge) error {
 	if err != nil {
 		return errors.Join(err, nudge.Later(pause))
 	}
+	epochs, err := w.ledger.Topology(ctx)
+	if err != nil {
+		return errors.Join(err, nudge.Later(pause))
+	}
+	if current := epochs.Value.Current; current == nil || current.Epoch != op.Value.Epoch {
+		// The operation's controller ends it; until then nobody writes for it.
+		w.options.Logger.WarnContext(ctx, "the topology has another epoch than the operation; its task is left alone",
+			"operation", op.Value.ID, "task", run.TaskID, "epoch", op.Value.Epoch)
+		return nudge.Later(pause)
+	}
 	task, err := w.ledger.Task(ctx, run.OperationID, run.TaskID)
 	if errors.Is(err, ledger.ErrNoTask) || err == nil && task.Value.State.Ended() {
 		return nudge.Ack(ctx)
