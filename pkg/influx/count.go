@@ -3,7 +3,6 @@ package influx
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -18,9 +17,12 @@ const (
 	countPrefix = "count_"
 )
 
-// statementsPerRequest is how many selections are asked for at a time where the
-// answers are small.
-const statementsPerRequest = 1000
+// How many selections are asked for at a time where the answers are small, and
+// how long their names may be together.
+const (
+	statementsPerRequest = 1000
+	namesPerRequest      = 1 << 20
+)
 
 // Counts calls each for every field of every series of the selections with the
 // number of its values, streaming, selection by selection. Fields without a
@@ -71,11 +73,12 @@ func (c *Client) counts(ctx context.Context, sels []Selection, suffix string, ro
 // table runs one SELECT of allFields or countAll a selection, some at a time, and
 // gives each row to row.
 func (c *Client) table(ctx context.Context, op string, sels []Selection, what, suffix string, row func(sel int, d *decoder) error) error {
-	first, prefix := 0, ""
+	prefix := ""
 	if what == countAll {
 		prefix = countPrefix
 	}
-	for part := range slices.Chunk(sels, statementsPerRequest) {
+	for first := 0; first < len(sels); {
+		part := sels[first : first+oneRequest(sels[first:])]
 		q, err := statements(part, what, suffix)
 		if err != nil {
 			return err
@@ -99,6 +102,18 @@ func (c *Client) table(ctx context.Context, op string, sels []Selection, what, s
 		first += len(part)
 	}
 	return nil
+}
+
+// oneRequest is how many of sels, at least one, fit into a request.
+func oneRequest(sels []Selection) int {
+	names := 0
+	for i, s := range sels {
+		names += len(s.Database) + len(s.RetentionPolicy) + len(s.Measurement)
+		if i > 0 && (i == statementsPerRequest || names > namesPerRequest) {
+			return i
+		}
+	}
+	return len(sels)
 }
 
 // Bucket is the number of rows that begin at From and before the next Bucket.

@@ -21,9 +21,9 @@ import (
 // chunk in its memory; beyond some thousand rows nothing is gained.
 const chunkSize = 5000
 
-// maxRequestBytes bounds the statements of one request; the server itself takes
-// at most 10 MiB of them.
-const maxRequestBytes = 8 << 20
+// maxRequestBytes bounds the statements of one request, encoded as a form: the
+// server takes no larger one.
+const maxRequestBytes = 10 << 20
 
 // answer is a running answer to some statements.
 type answer struct {
@@ -33,22 +33,36 @@ type answer struct {
 	ctx    context.Context //nolint:containedctx // the request's own, to tell its end from others
 	op     string
 	body   io.ReadCloser
+	meter  *meter
+}
+
+// meter counts what is read.
+type meter struct {
+	io.Reader
+
+	n int64
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.Reader.Read(p)
+	m.n += int64(n)
+	return n, err
 }
 
 // ask posts n statements and returns when the server begins to answer them. The
 // caller closes the answer.
 func (c *Client) ask(ctx context.Context, op, statements string, n int) (*answer, error) {
 	op = op + " " + c.URL()
-	if len(statements) > maxRequestBytes {
-		return nil, &Error{Class: Permanent, Op: op, Message: fmt.Sprintf("a request of %d bytes, at most %d are possible", len(statements), maxRequestBytes)}
-	}
 	form := url.Values{
 		"q":          {statements},
 		"epoch":      {"ns"},
 		"chunked":    {"true"},
 		"chunk_size": {strconv.Itoa(chunkSize)},
+	}.Encode()
+	if len(form) > maxRequestBytes {
+		return nil, &Error{Class: Permanent, Op: op, Message: fmt.Sprintf("a request of %d bytes, at most %d are possible", len(form), maxRequestBytes)}
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base.String()+"/query", strings.NewReader(form.Encode()))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base.String()+"/query", strings.NewReader(form))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
@@ -66,7 +80,8 @@ func (c *Client) ask(ctx context.Context, op, statements string, n int) (*answer
 		res.Body.Close()
 		return nil, &Error{Class: Permanent, Op: op, Status: res.StatusCode, Message: fmt.Sprintf("answered %.64q, not msgpack: is this InfluxDB 1.x?", t)}
 	}
-	return &answer{decoder: newDecoder(res.Body, n), client: c, ctx: ctx, op: op, body: res.Body}, nil
+	m := &meter{Reader: res.Body}
+	return &answer{decoder: newDecoder(m, n), client: c, ctx: ctx, op: op, body: res.Body, meter: m}, nil
 }
 
 // next moves to the next row; the errors are those of the package, io.EOF is

@@ -108,7 +108,12 @@ func (c *Client) setRetentionPolicy(ctx context.Context, op, verb, db string, rp
 	if err := c.run(ctx, op, q, 1, nil); err != nil {
 		return err
 	}
-	// The server rounds some durations without a word.
+	return c.checkRetentionPolicy(ctx, op, db, rp)
+}
+
+// checkRetentionPolicy makes sure that a policy is as it was asked for: the
+// server rounds some durations without a word.
+func (c *Client) checkRetentionPolicy(ctx context.Context, op, db string, rp RetentionPolicy) error {
 	all, err := c.RetentionPolicies(ctx, db)
 	if err != nil {
 		return err

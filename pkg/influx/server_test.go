@@ -374,6 +374,30 @@ func TestRetentionPoliciesAreExact(t *testing.T) {
 	requireError(t, b.AlterRetentionPolicy(ctx, "d", influx.RetentionPolicy{Name: "none", ShardDuration: week, Replication: 1}), influx.Permanent, 200)
 }
 
+func TestDatabasesAreMadeWithTheirPolicy(t *testing.T) {
+	t.Parallel()
+	_, c := start(t)
+	ctx := t.Context()
+	rp := influx.RetentionPolicy{Name: "only one", Duration: 31 * 24 * time.Hour, ShardDuration: 25 * time.Hour, Replication: 2}
+	want := rp
+	want.Default = true
+	for range 2 {
+		require.NoError(t, c.CreateDatabaseWith(ctx, "d", rp))
+		got, err := c.RetentionPolicies(ctx, "d")
+		require.NoError(t, err)
+		require.Equal(t, []influx.RetentionPolicy{want}, got)
+	}
+	other := rp
+	other.Duration *= 2
+	require.Error(t, c.CreateDatabaseWith(ctx, "d", other))
+	other.Name = "other"
+	require.Error(t, c.CreateDatabaseWith(ctx, "d", other))
+	rp.ShardDuration = time.Minute // the server makes it an hour
+	err := c.CreateDatabaseWith(ctx, "rounded", rp)
+	requireError(t, err, influx.Permanent, 0)
+	require.ErrorContains(t, err, "1h0m0s")
+}
+
 func TestSchemaOfAServer(t *testing.T) {
 	t.Parallel()
 	_, c := start(t)
@@ -492,6 +516,16 @@ func TestManySelections(t *testing.T) {
 	rows := read(t, c, sels...)
 	require.Len(t, rows, 4)
 	require.Equal(t, 2499, rows[3].Sel)
+
+	for i := range sels {
+		sels[i].Measurement += strings.Repeat(" long", 2000)
+	}
+	totals, err = c.Totals(ctx, sels)
+	require.NoError(t, err)
+	require.Equal(t, make([]int64, len(sels)), totals)
+	_, err = c.Read(ctx, sels)
+	e := requireError(t, err, influx.Permanent, 0)
+	require.Contains(t, e.Message, "at most")
 }
 
 // 100,000 measurements are listed in constant memory. Not parallel: it measures

@@ -52,7 +52,7 @@ type Stream struct {
 // server's shard groups: beyond one the types of fields may differ, and
 // InfluxDB then casts numbers and leaves out other values without a word.
 //
-// The statements of a request may take 8 MiB: some ten thousand selections.
+// A request may take 10 MiB: some ten thousand selections.
 func (c *Client) Read(ctx context.Context, sels []Selection) (*Stream, error) {
 	s := &Stream{sels: slices.Clone(sels)}
 	if len(sels) == 0 {
@@ -144,6 +144,14 @@ func (s *Stream) Time() int64 { return int64(s.answer.cells[0].Num) }
 // Values are the values of the current row, one for each field, valid until
 // Next.
 func (s *Stream) Values() []lineproto.Value { return s.answer.cells[1:] }
+
+// Bytes is how many bytes of the answer have been read.
+func (s *Stream) Bytes() int64 {
+	if s.answer == nil {
+		return 0
+	}
+	return s.answer.meter.n
+}
 
 // Err returns what ended the stream early: an error of any selection, a broken
 // connection, an answer that stops before it is complete. It is nil only when
