@@ -19,7 +19,10 @@ type Cluster struct {
 	// Dir holds everything the cluster writes; Bin the programs.
 	Dir, Bin string
 	// Log, if set, gets what our programs print.
-	Log      io.Writer
+	Log io.Writer
+	// Detach lets every process outlive this one. Each then logs to a file in
+	// LogDir instead of Log.
+	Detach   bool
 	Backends []*influxtest.Process
 	API      *Program
 	Workers  []*Program
@@ -45,12 +48,27 @@ func NewCluster(dir, bin string, log io.Writer) (*Cluster, error) {
 // DataDir is the api's data directory.
 func (c *Cluster) DataDir() string { return filepath.Join(c.Dir, "data") }
 
+// LogDir holds a log of each process if the cluster is detached.
+func (c *Cluster) LogDir() string { return filepath.Join(c.Dir, "log") }
+
+func (c *Cluster) logFile(name string) string { return filepath.Join(c.LogDir(), name+".log") }
+
 // ConfigFile is the api's configuration, in influx-proxy's format.
 func (c *Cluster) ConfigFile() string { return filepath.Join(c.Dir, "proxy.json") }
 
 // AddBackend starts one more InfluxDB server.
 func (c *Cluster) AddBackend(ctx context.Context) (*influxtest.Process, error) {
-	p, err := influxtest.Launch(ctx, influxtest.Config{Dir: filepath.Join(c.Dir, fmt.Sprintf("influx-%d", len(c.Backends)))})
+	name := fmt.Sprintf("influx-%d", len(c.Backends))
+	config := influxtest.Config{Dir: filepath.Join(c.Dir, name), Detach: c.Detach}
+	if c.Detach {
+		log, err := openLog(c.logFile(name))
+		if err != nil {
+			return nil, err
+		}
+		defer log.Close()
+		config.Log = log
+	}
+	p, err := influxtest.Launch(ctx, config)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +132,7 @@ func (c *Cluster) WriteCircles(all ...Circle) error {
 
 // StartAPI starts the api on the configuration; args are further flags.
 func (c *Cluster) StartAPI(ctx context.Context, args ...string) error {
-	p, err := StartProgram(ctx, c.Log, filepath.Join(c.Bin, "api"), append([]string{"-config", c.ConfigFile()}, args...)...)
+	p, err := c.start(ctx, "api", "api", append([]string{"-config", c.ConfigFile()}, args...))
 	if err != nil {
 		return err
 	}
@@ -124,12 +142,22 @@ func (c *Cluster) StartAPI(ctx context.Context, args ...string) error {
 
 // StartWorker starts one more worker; args are further flags.
 func (c *Cluster) StartWorker(ctx context.Context, args ...string) (*Program, error) {
-	p, err := StartProgram(ctx, c.Log, filepath.Join(c.Bin, "worker"), append([]string{"-data", c.DataDir()}, args...)...)
+	name := fmt.Sprintf("worker-%d", len(c.Workers))
+	p, err := c.start(ctx, "worker", name, append([]string{"-data", c.DataDir()}, args...))
 	if err != nil {
 		return nil, err
 	}
 	c.Workers = append(c.Workers, p)
 	return p, nil
+}
+
+// start starts one of our programs; name is that of its log.
+func (c *Cluster) start(ctx context.Context, program, name string, args []string) (*Program, error) {
+	binary := filepath.Join(c.Bin, program)
+	if c.Detach {
+		return StartDetached(ctx, c.logFile(name), binary, args...)
+	}
+	return StartProgram(ctx, c.Log, binary, args...)
 }
 
 // Close stops everything that still runs, our programs first.
@@ -147,4 +175,17 @@ func (c *Cluster) Close() error {
 		errs = append(errs, b.Stop())
 	}
 	return errors.Join(errs...)
+}
+
+// Kill ends everything that still runs at once, as a crash does.
+func (c *Cluster) Kill() {
+	for _, w := range c.Workers {
+		w.Kill()
+	}
+	if c.API != nil {
+		c.API.Kill()
+	}
+	for _, b := range c.Backends {
+		b.Kill()
+	}
 }
