@@ -84,11 +84,11 @@ func setPath(u *url.URL, escaped, prefix string) bool {
 	if !ok || rest != "" && rest[0] != '/' {
 		return false
 	}
-	rest = "/" + strings.Trim(rest, "/")
-	// More than one leading slash is not a path of ours, nor an authority.
-	if strings.HasPrefix(escaped, "//") {
+	// More than one leading slash is not a path of ours.
+	if strings.HasPrefix(rest, "//") {
 		return false
 	}
+	rest = "/" + strings.Trim(rest, "/")
 	segments := strings.Split(rest, "/")
 	encodedSlash := false
 	for i, s := range segments {

@@ -148,8 +148,9 @@ func (c *Client) Do(method, target, body string, options ...Option) Response {
 	}
 	w.Body = io.NopCloser(bytes.NewReader(content))
 	seen := r.Clone(r.Context())
-	seen.URL.Path = strings.TrimPrefix(seen.URL.Path, c.Prefix)
-	seen.URL.RawPath = strings.TrimPrefix(seen.URL.RawPath, c.Prefix)
+	// The contract knows neither the prefix nor trailing slashes.
+	seen.URL.Path = strings.TrimRight(strings.TrimPrefix(seen.URL.Path, c.Prefix), "/")
+	seen.URL.RawPath = strings.TrimRight(strings.TrimPrefix(seen.URL.RawPath, c.Prefix), "/")
 	if err := c.contract.Check(seen, w); err != nil {
 		c.t.Errorf("%v\nbody: %.2000s", err, content)
 	}
