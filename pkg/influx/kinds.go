@@ -21,10 +21,17 @@ type Kinds struct {
 	Numbers, Strings, Booleans int64
 }
 
-// Kinds asks for the values of a field kind by kind.
+// Kinds asks for the values of a field kind by kind. The error wraps
+// [ErrUnaddressable] for a field that InfluxQL cannot name.
 func (c *Client) Kinds(ctx context.Context, sel Selection, field string) (Kinds, error) {
 	if err := checkMeasurement(sel.Measurement); err != nil {
 		return Kinds{}, err
+	}
+	if err := checkFields(sel.Measurement, []string{field}, ""); err != nil {
+		return Kinds{}, err
+	}
+	if !parses(field) {
+		return Kinds{}, fmt.Errorf("field %q of measurement %q: %w", field, sel.Measurement, ErrUnaddressable)
 	}
 	name := influxql.QuoteIdent(field)
 	from := " FROM " + source(sel.Database, sel.RetentionPolicy, sel.Measurement) + sel.Window.where()

@@ -156,11 +156,14 @@ func source(db, rp, measurement string) string {
 	return influxql.QuoteIdent(db, rp) + "." + pattern(measurement)
 }
 
-// addressable reports whether a measurement can be named in InfluxQL. The
-// parser takes U+0000 for the end and a carriage return for a newline, and the
-// server refuses the names of its own tables.
-func addressable(name string) bool {
-	return utf8.ValidString(name) && !strings.ContainsAny(name, "\x00\r") && !influxql.IsSystemName(name)
+// addressable reports whether a measurement can be named in InfluxQL: the server
+// refuses the names of its own tables.
+func addressable(name string) bool { return parses(name) && !influxql.IsSystemName(name) }
+
+// parses reports whether a quoted name is parsed as what it is. The parser takes
+// U+0000 for the end and a carriage return for a newline.
+func parses(name string) bool {
+	return utf8.ValidString(name) && !strings.ContainsAny(name, "\x00\r")
 }
 
 // pattern is a regular expression literal that matches name. All but letters
