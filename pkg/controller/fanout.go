@@ -365,14 +365,16 @@ func (t *turn) verdict(tasks taskSet) *operation.Verdict {
 	total := &operation.Verdict{}
 	for round := 1; round <= t.record.Value.Round; round++ {
 		for _, v := range t.of(operation.PhaseVerify, round, tasks) {
-			if v.Verdict == nil {
-				of := tasks[v.Of].Value
-				total.AddUnjudged(&of, v.Error)
-				continue
+			own := operation.Verdict{}
+			if v.Verdict != nil {
+				own.Extend(v.Verdict)
 			}
-			own := *v.Verdict
 			if round < t.record.Value.Round {
 				own = own.WithoutUnproven()
+			}
+			if v.State == operation.TaskFailed {
+				of := tasks[v.Of].Value
+				own.AddUnjudged(v, &of)
 			}
 			total.Add(&own)
 		}

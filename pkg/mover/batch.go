@@ -3,47 +3,66 @@ package mover
 import (
 	"context"
 	"errors"
+	"net/http"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
 
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/lineproto"
+	"ringmaster/pkg/operation"
 )
 
 // batcher encodes points into bounded batches and keeps a few writes in
 // flight. All its batches go to one database and policy.
 type batcher struct {
 	t        *transfer
-	ctx      context.Context
+	ctx      context.Context //nolint:containedctx // ends when a writer fails; the producer works under it
 	database string
 	policy   string
 	encoder  lineproto.Encoder
-	batch    *batch
-	full     chan *batch
-	free     chan *batch
-	writers  *errgroup.Group
-	once     sync.Once
-	err      error
-	// written and bytes count what has been handed to the writers.
-	written, bytes int64
-	expired        chan int64
+	// batch is the one being filled; full ones go to the writers and come back
+	// by free, which holds all there are.
+	batch   *batch
+	full    chan *batch
+	free    chan *batch
+	writers *errgroup.Group
+	once    sync.Once
+	err     error
+
+	// mu guards expired, the points that retention refused, by slice.
+	mu      sync.Mutex
+	expired map[int]int64
 }
 
+// batch is lines of one or several slices.
 type batch struct {
 	lines []byte
 	rows  int
+	// slice is that of the first row, mixed whether there are others.
+	slice int
+	mixed bool
+}
+
+func (b *batch) reset() { *b = batch{lines: b.lines[:0]} }
+
+// add counts the row that ends the lines.
+func (b *batch) add(slice int, lines []byte) {
+	if b.rows == 0 {
+		b.slice = slice
+	}
+	b.mixed = b.mixed || slice != b.slice
+	b.lines, b.rows = lines, b.rows+1
 }
 
 // newBatcher starts the writers. close must be called; it waits for them.
 func (t *transfer) newBatcher(ctx context.Context, database, policy string) *batcher {
-	b := &batcher{t: t, database: database, policy: policy}
+	b := &batcher{t: t, database: database, policy: policy, expired: map[int]int64{}}
 	b.writers, b.ctx = errgroup.WithContext(ctx)
 	n := t.Writers
 	b.full = make(chan *batch)
 	b.free = make(chan *batch, n+1)
-	b.expired = make(chan int64, 1)
-	b.expired <- 0
 	for range n + 1 {
 		b.free <- t.buffers.take()
 	}
@@ -58,38 +77,77 @@ func (b *batcher) write() error {
 		if err := b.post(next); err != nil {
 			return err
 		}
-		next.lines, next.rows = next.lines[:0], 0
-		b.free <- next
+		next.reset()
+		b.free <- next // has room for all
 	}
 	return nil
 }
 
-// post writes one batch. A refusal that says to come back is obeyed for a short
-// while; everything else is for whoever compares and tries again. Points that
-// retention no longer admits are counted.
+// errMixedExpiry is the answer of retention to points of several slices: it
+// says how many were refused and not which, so the slices are copied one by one.
+var errMixedExpiry = errors.New("retention refused points of several slices")
+
+// post writes one batch. A server that says that it has taken nothing and is to
+// be asked again is obeyed for a short while; everything else is for whoever
+// compares and tries again, since others may write there meanwhile.
 func (b *batcher) post(next *batch) error {
 	pause := b.t.Backoff
 	start := b.t.Now()
 	for {
 		err := b.t.destination.Write(b.ctx, b.database, b.policy, next.lines)
-		if err == nil {
-			return nil
-		}
-		if dropped, ok := expiredPoints(err); ok {
-			b.expired <- <-b.expired + dropped
-			return nil
+		dropped, expired := expiredPoints(err)
+		switch {
+		case err == nil, expired:
+			b.t.mover.outages.end(b.t.destination.URL(), refusesWrites)
+			b.t.sent.Add(int64(len(next.lines)))
+			return b.forget(next, dropped)
+		case !tookNothing(err):
+			return &writeError{err}
 		}
 		var refusal *influx.Error
-		if !errors.As(err, &refusal) || refusal.Class != influx.Transient || refusal.Status == 0 ||
-			b.t.Now().Sub(start) > b.t.RetryInPlace {
-			return err
+		errors.As(err, &refusal)
+		wait := max(pause, refusal.RetryAfter)
+		if b.t.Now().Add(wait).Sub(start) > b.t.RetryInPlace {
+			return &writeError{err}
 		}
 		b.t.job.Alive()
-		if err := sleep(b.ctx, max(pause, refusal.RetryAfter)); err != nil {
+		if err := sleep(b.ctx, wait); err != nil {
 			return err
 		}
 		pause = min(2*pause, b.t.MaxBackoff)
 	}
+}
+
+// tookNothing reports whether a refusal says that the server did not even begin
+// to store the batch.
+func tookNothing(err error) bool {
+	var refusal *influx.Error
+	return errors.As(err, &refusal) && refusal.Class == influx.Transient &&
+		(refusal.Status == http.StatusTooManyRequests || refusal.Status == http.StatusServiceUnavailable)
+}
+
+// expiredPoints reports how many points a write lost to retention, when that is
+// all that was wrong with it.
+func expiredPoints(err error) (int64, bool) {
+	var refusal *influx.Error
+	if !errors.As(err, &refusal) || refusal.Class != influx.PartialWrite || !refusal.StoredRest {
+		return 0, false
+	}
+	return int64(refusal.Dropped), strings.HasPrefix(refusal.Message, "partial write: points beyond retention policy")
+}
+
+// forget counts points that retention no longer admits.
+func (b *batcher) forget(of *batch, dropped int64) error {
+	if dropped == 0 {
+		return nil
+	}
+	if of.mixed {
+		return errMixedExpiry
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.expired[of.slice] += dropped
+	return nil
 }
 
 // setSeries chooses the series of the rows that follow.
@@ -97,8 +155,8 @@ func (b *batcher) setSeries(s *lineproto.Series, fields []string) error {
 	return b.encoder.SetSeries(s, fields)
 }
 
-// row adds a point.
-func (b *batcher) row(ns int64, values []lineproto.Value) error {
+// row adds a point of a slice.
+func (b *batcher) row(slice int, ns int64, values []lineproto.Value) error {
 	if b.batch == nil {
 		select {
 		case b.batch = <-b.free:
@@ -108,19 +166,43 @@ func (b *batcher) row(ns int64, values []lineproto.Value) error {
 	}
 	before := len(b.batch.lines)
 	lines, err := b.encoder.AppendRow(b.batch.lines, ns, values)
-	if err != nil {
+	if err != nil || len(lines) == before {
 		return err
 	}
-	b.batch.lines = lines
-	b.batch.rows++
-	b.written++
-	b.bytes += int64(len(lines) - before)
+	if before > 0 && len(lines) > b.t.BatchBytes {
+		// No batch is larger than its bound or its one row: a server refuses a
+		// large one as a whole.
+		if lines, err = b.turnOver(lines, before); err != nil {
+			return err
+		}
+	}
+	b.batch.add(slice, lines)
 	if b.batch.rows >= b.t.BatchRows || len(lines) >= b.t.BatchBytes {
 		return b.send()
 	}
 	return nil
 }
 
+// turnOver sends what lines hold before the last row and returns that row, which
+// begins the next batch.
+func (b *batcher) turnOver(lines []byte, last int) ([]byte, error) {
+	b.batch.lines = lines[:last]
+	var next *batch
+	select {
+	case next = <-b.free:
+	case <-b.ctx.Done():
+		return nil, context.Cause(b.ctx)
+	}
+	row := append(next.lines, lines[last:]...)
+	if err := b.send(); err != nil {
+		b.t.buffers.give(next)
+		return nil, err
+	}
+	b.batch = next
+	return row, nil
+}
+
+// send gives the batch to a writer.
 func (b *batcher) send() error {
 	if b.batch == nil || b.batch.rows == 0 {
 		return nil
@@ -151,6 +233,7 @@ func (b *batcher) close() error {
 		b.err = b.writers.Wait()
 		if b.batch != nil {
 			b.t.buffers.give(b.batch)
+			b.batch = nil
 		}
 		for {
 			select {
@@ -164,8 +247,35 @@ func (b *batcher) close() error {
 	return b.err
 }
 
+// writing runs produce with a batcher for the slices of one database and policy
+// and returns only when every batch is acknowledged, or with the first error: a
+// refused write counts before what it broke. The points that retention refused
+// are counted in evidence.
+func (t *transfer) writing(ctx context.Context, evidence []operation.Evidence, of *operation.Slice, produce func(context.Context, *batcher) error) error {
+	out := t.newBatcher(ctx, of.Database, of.RetentionPolicy)
+	err := produce(out.ctx, out)
+	if err == nil {
+		err = out.finish()
+	}
+	if refused := out.close(); refused != nil {
+		return refused
+	}
+	if err != nil {
+		return err
+	}
+	for i, n := range out.expired {
+		evidence[i].Expired += n
+		evidence[i].Written -= n
+	}
+	return nil
+}
+
 // buffers keeps a task's batch memory from one group to the next.
 type buffers struct{ idle []*batch }
+
+// bufferKept bounds the memory of a buffer that is kept: a single row may have
+// taken 25 MB.
+const bufferKept = 4 << 20
 
 func (b *buffers) take() *batch {
 	if n := len(b.idle); n > 0 {
@@ -177,6 +287,9 @@ func (b *buffers) take() *batch {
 }
 
 func (b *buffers) give(x *batch) {
-	x.lines, x.rows = x.lines[:0], 0
+	if cap(x.lines) > bufferKept {
+		return
+	}
+	x.reset()
 	b.idle = append(b.idle, x)
 }

@@ -3,6 +3,7 @@ package mover
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -10,7 +11,8 @@ import (
 	"ringmaster/pkg/lineproto"
 )
 
-// difference is what comparing the points of one slice at both ends found.
+// difference is what comparing the points of one slice at both ends found. A
+// point is a series and a time; it counts once, in however many rows it comes.
 type difference struct {
 	// source and destination count the points at each end.
 	source, destination int64
@@ -20,6 +22,8 @@ type difference struct {
 	// extra counts points of which the destination holds more than the source.
 	extra   int64
 	example string
+	// telling is whether the example is of a missing or different point.
+	telling bool
 }
 
 // point is a row of a source, valid during the call it is given to.
@@ -34,15 +38,13 @@ type point struct {
 }
 
 // comparison walks the same slices at both ends at once, in constant memory.
-// Both ends answer series by series in the order of their tags, and each series
-// in order of time; an end that does not is an error, never a difference.
 type comparison struct {
 	source, destination cursor
-	// seen, when set, is called for every source point.
+	// seen, when set, is called for every source row.
 	seen func(*point) error
-	// missing, when set, is called for each source point the destination lacks
-	// in whole or in part, with the values that are missing and Null for the
-	// others; newSeries is then relative to its own last call.
+	// missing, when set, is called for each source row of which the destination
+	// lacks something, with the values that are missing and Null for the others;
+	// newSeries is then relative to its own last call.
 	missing func(*point) error
 	// alive, when set, is called now and then.
 	alive func()
@@ -51,215 +53,191 @@ type comparison struct {
 	rows    int
 	diffs   []difference
 	lacking []lineproto.Value
-	// at maps the source's fields to the destination's columns, -1 for none.
-	at []int
-	// paired is whether at belongs to the rows at hand.
-	paired bool
-	// matched is whether the destination's row has met its source row.
-	matched bool
+	// series is how the destination's series compares with the source's.
+	series int
+	// held is what the destination holds of the source's point.
+	held heldPoint
+	// at maps the source's fields to the columns of held, -1 for none; from and
+	// to are the names it was made from.
+	at       []int
+	from, to []string
 	// reported is whether the series at hand has been given to missing.
 	reported bool
 }
 
-// cursor is one end of a comparison.
-type cursor struct {
-	stream *influx.Stream
-	name   string
-	open   bool
-	// previous is a copy of the last series' tags, to prove the order.
-	previous []lineproto.Tag
-	slice    int
-	any      bool
-}
-
-func (c *cursor) next() (newSeries bool, err error) {
-	c.open = c.stream.Next()
-	if !c.open {
-		return false, c.stream.Err()
-	}
-	if !c.stream.NewSeries() {
-		return false, nil
-	}
-	s := c.stream.Series()
-	slice := c.stream.Statement()
-	if c.any && (slice < c.slice || slice == c.slice && compareTags(s.Tags, c.previous) < 0) {
-		return false, fmt.Errorf("comparing points: %s answers series out of order at %s", c.name, seriesName(s))
-	}
-	c.any, c.slice = true, slice
-	// The stream reuses what its series points to.
-	c.previous = c.previous[:0]
-	for _, t := range s.Tags {
-		c.previous = append(c.previous, lineproto.Tag{Key: strings.Clone(t.Key), Value: strings.Clone(t.Value)})
-	}
-	return true, nil
-}
-
-// compareTags orders series as the server does: by the values of all tag keys
-// in key order, an absent tag counting as empty.
-func compareTags(a, b []lineproto.Tag) int {
-	for len(a) > 0 || len(b) > 0 {
-		switch {
-		case len(b) == 0 || len(a) > 0 && a[0].Key < b[0].Key:
-			if a[0].Value != "" {
-				return 1
-			}
-			a = a[1:]
-		case len(a) == 0 || b[0].Key < a[0].Key:
-			if b[0].Value != "" {
-				return -1
-			}
-			b = b[1:]
-		default:
-			if c := strings.Compare(a[0].Value, b[0].Value); c != 0 {
-				return c
-			}
-			a, b = a[1:], b[1:]
-		}
-	}
-	return 0
-}
-
-// run compares n slices and returns a difference for each.
+// run compares n slices and returns a difference for each. An end that answers
+// out of order is an error that wraps errDisorder, never a difference.
 func (c *comparison) run(source, destination *influx.Stream, n int) ([]difference, error) {
 	c.diffs = make([]difference, n)
-	c.source = cursor{stream: source, name: "the source"}
-	c.destination = cursor{stream: destination, name: "the destination"}
-	if err := c.advanceDestination(); err != nil {
+	c.source = cursor{Stream: source, name: "the source"}
+	c.destination = cursor{Stream: destination, name: "the destination"}
+	if err := c.destination.next(); err != nil {
 		return nil, err
 	}
 	for {
-		fresh, err := c.source.next()
-		if err != nil {
+		before := c.source.last
+		if err := c.source.next(); err != nil {
 			return nil, err
 		}
 		if !c.source.open {
 			break
 		}
-		if fresh {
-			c.paired, c.reported = false, false
-		}
-		if c.rows++; c.rows%aliveEvery == 0 && c.alive != nil {
-			c.alive()
-		}
-		if err := c.take(fresh); err != nil {
+		if err := c.take(c.source.fresh || c.source.last != before); err != nil {
 			return nil, err
 		}
 	}
 	// What the destination still has is more than the source.
 	for c.destination.open {
-		if err := c.passDestination(); err != nil {
+		if err := c.pass(); err != nil {
 			return nil, err
 		}
 	}
 	return c.diffs, nil
 }
 
-// take handles the source's current row.
-func (c *comparison) take(fresh bool) error {
-	s := c.source.stream
-	slice := s.Statement()
-	d := &c.diffs[slice]
-	d.source++
-	c.row = point{slice: slice, newSeries: fresh, series: s.Series(), fields: s.Fields(), ns: s.Time(), values: s.Values()}
+// take handles the source's current row, the first of its point or a further one.
+func (c *comparison) take(first bool) error {
+	s := &c.source
+	if c.rows++; c.rows%aliveEvery == 0 && c.alive != nil {
+		c.alive()
+	}
+	c.row = point{slice: s.Statement(), newSeries: s.fresh, series: s.Series(), fields: s.Fields(), ns: s.Time(), values: s.Values()}
 	if c.seen != nil {
 		if err := c.seen(&c.row); err != nil {
 			return err
 		}
 	}
-	for c.destination.open && c.order() < 0 {
-		if err := c.passDestination(); err != nil {
+	if s.fresh {
+		c.reported = false
+		c.relate()
+	}
+	d := &c.diffs[c.row.slice]
+	if first {
+		d.source++
+		if err := c.find(d); err != nil {
 			return err
 		}
 	}
-	if !c.destination.open || c.order() != 0 {
-		d.missing++
-		c.keepExample(d, "missing", s.Series(), s.Time())
-		return c.report(s.Values())
-	}
-	// The destination's row stays until the source has passed its time: over
-	// overlapping shard groups a source may hold two rows of one time.
 	return c.match(d)
 }
 
-// order says whether the destination's row comes before, at or after the
-// source's row.
-func (c *comparison) order() int {
-	s, t := c.source.stream, c.destination.stream
-	if n := t.Statement() - s.Statement(); n != 0 {
-		return n
+// relate compares the series of both ends, after either has changed.
+func (c *comparison) relate() {
+	if !c.destination.open || !c.source.open {
+		return
 	}
-	if n := compareTags(t.Series().Tags, s.Series().Tags); n != 0 {
-		return n
-	}
-	switch {
-	case t.Time() < s.Time():
-		return -1
-	case t.Time() > s.Time():
-		return 1
-	default:
-		return 0
+	if c.series = c.destination.slice - c.source.slice; c.series == 0 {
+		c.series = compareTags(c.destination.tags, c.source.tags)
 	}
 }
 
-// match compares the values of two rows of one point.
-func (c *comparison) match(d *difference) error {
-	s, t := c.source.stream, c.destination.stream
-	if !c.paired {
-		c.pair(s.Fields(), t.Fields())
+// find moves the destination to the source's point and takes what it holds of it.
+func (c *comparison) find(d *difference) error {
+	t := &c.destination
+	for t.open && (c.series < 0 || c.series == 0 && t.last < c.row.ns) {
+		if err := c.pass(); err != nil {
+			return err
+		}
 	}
-	values, there := s.Values(), t.Values()
+	c.held.begin(c.row.ns, 0)
+	c.held.any = t.open && c.series == 0 && t.last == c.row.ns
+	if !c.held.any {
+		return nil
+	}
+	d.destination++
+	c.pair(c.row.fields, t.Fields())
+	c.held.begin(c.row.ns, len(t.Fields()))
+	for {
+		c.held.merge(t.Values())
+		if err := c.advance(); err != nil {
+			return err
+		}
+		if !t.open || t.fresh || t.last != c.held.ns {
+			return nil
+		}
+	}
+}
+
+// match compares the source's row with what the destination holds of its point.
+func (c *comparison) match(d *difference) error {
+	h := &c.held
+	if !h.any {
+		c.count(&h.missing, &d.missing, "missing")
+		return c.report(c.row.values)
+	}
+	values := c.row.values
 	c.lacking = append(c.lacking[:0], values...)
-	missing, different, known := false, false, 0
+	missing, different := false, false
 	for i := range values {
 		if values[i].Kind == lineproto.Null {
 			continue
 		}
-		held := lineproto.Value{}
-		if c.at[i] >= 0 {
-			held = there[c.at[i]]
-		}
-		if held.Kind == lineproto.Null {
+		if c.at[i] < 0 || h.values[c.at[i]].Kind == lineproto.Null {
 			missing = true
 			continue
 		}
-		known++
 		c.lacking[i] = lineproto.Value{}
-		if !sameValue(&values[i], &held) {
-			different = true
-		}
-	}
-	if !c.matched {
-		c.matched = true
-		d.destination++
-		if known < countValues(there) {
-			d.extra++
-			c.keepExample(d, "more fields at the destination", s.Series(), s.Time())
-		}
+		h.seen[c.at[i]] = true
+		different = different || !sameValue(&values[i], &h.values[c.at[i]])
 	}
 	if different {
-		d.different++
-		c.keepExample(d, "different", s.Series(), s.Time())
+		c.count(&h.different, &d.different, "different")
 	}
-	if missing {
-		d.missing++
-		c.keepExample(d, "fields missing", s.Series(), s.Time())
-		return c.report(c.lacking)
+	if more := h.more(); more && !h.extra {
+		c.count(&h.extra, &d.extra, "more fields at the destination")
+	} else if !more && h.extra {
+		// A further row of the source has the rest.
+		h.extra = false
+		d.extra--
+	}
+	if !missing {
+		return nil
+	}
+	c.count(&h.missing, &d.missing, "fields missing")
+	return c.report(c.lacking)
+}
+
+// count counts a point once, and remembers the first of its kind.
+func (c *comparison) count(counted *bool, n *int64, what string) {
+	if *counted {
+		return
+	}
+	*counted = true
+	*n++
+	c.keepExample(&c.diffs[c.row.slice], what, n, c.row.series, c.row.ns)
+}
+
+// pass counts the destination's point as extra and moves on.
+func (c *comparison) pass() error {
+	t := &c.destination
+	d := &c.diffs[t.slice]
+	d.destination++
+	d.extra++
+	c.keepExample(d, "only at the destination", &d.extra, t.Series(), t.last)
+	for ns := t.last; ; {
+		if err := c.advance(); err != nil {
+			return err
+		}
+		if !t.open || t.fresh || t.last != ns {
+			return nil
+		}
+	}
+}
+
+// advance moves the destination to its next row.
+func (c *comparison) advance() error {
+	if err := c.destination.next(); err != nil {
+		return err
+	}
+	if c.destination.fresh {
+		c.relate()
 	}
 	return nil
 }
 
-func countValues(values []lineproto.Value) int {
-	n := 0
-	for i := range values {
-		if values[i].Kind != lineproto.Null {
-			n++
-		}
-	}
-	return n
-}
-
+// sameValue is lineproto.Value.Equal without copying.
 func sameValue(a, b *lineproto.Value) bool {
-	if a.Kind != b.Kind {
+	if a.Kind != b.Kind || a.Kind == conflict {
 		return false
 	}
 	if a.Kind == lineproto.String {
@@ -268,42 +246,25 @@ func sameValue(a, b *lineproto.Value) bool {
 	return a.Num == b.Num
 }
 
-// pair finds each source field among the destination's columns.
+// pair finds each source field among the destination's columns. Both ends sort
+// them, so the search goes on where the last one ended.
 func (c *comparison) pair(from, to []string) {
+	if slices.Equal(from, c.from) && slices.Equal(to, c.to) {
+		return
+	}
+	c.from, c.to = append(c.from[:0], from...), append(c.to[:0], to...)
 	c.at = c.at[:0]
+	next := 0
 	for _, f := range from {
 		at := -1
-		for i, g := range to {
-			if f == g {
-				at = i
+		for i := range to {
+			if j := (next + i) % len(to); to[j] == f {
+				at, next = j, j+1
 				break
 			}
 		}
 		c.at = append(c.at, at)
 	}
-	c.paired = true
-}
-
-// passDestination counts the destination's row as extra unless it was matched,
-// and moves on.
-func (c *comparison) passDestination() error {
-	if !c.matched {
-		t := c.destination.stream
-		d := &c.diffs[t.Statement()]
-		d.destination++
-		d.extra++
-		c.keepExample(d, "only at the destination", t.Series(), t.Time())
-	}
-	return c.advanceDestination()
-}
-
-func (c *comparison) advanceDestination() error {
-	c.matched = false
-	fresh, err := c.destination.next()
-	if fresh {
-		c.paired = false
-	}
-	return err
 }
 
 func (c *comparison) report(values []lineproto.Value) error {
@@ -315,27 +276,30 @@ func (c *comparison) report(values []lineproto.Value) error {
 	return c.missing(&c.row)
 }
 
-// keepExample remembers the first difference of a slice. A difference of value
-// or a missing point tells more than an extra one, so it replaces that.
-func (c *comparison) keepExample(d *difference, what string, s *lineproto.Series, ns int64) {
-	extra := d.missing == 0 && d.different == 0
-	if d.example == "" || !extra && d.missing+d.different == 1 {
-		d.example = what + ": " + seriesName(s) + " at " + strconv.FormatInt(ns, 10)
+// keepExample remembers the first difference of a slice. A missing point or
+// a different value tells more than an extra one, so it replaces that.
+func (c *comparison) keepExample(d *difference, what string, counted *int64, s *lineproto.Series, ns int64) {
+	telling := counted != &d.extra
+	if d.example != "" && (d.telling || !telling) {
+		return
 	}
+	d.telling = telling
+	d.example = what + ": " + seriesName(s) + " at " + strconv.FormatInt(ns, 10)
 }
 
+// maxExample bounds the names in an example.
 const maxExample = 300
 
-// seriesName names a series for a person.
+// seriesName names a series for a person, shortened.
 func seriesName(s *lineproto.Series) string {
 	var b strings.Builder
-	b.WriteString(strconv.Quote(s.Measurement))
+	fmt.Fprintf(&b, "%.*q", maxExample, s.Measurement)
 	for _, t := range s.Tags {
-		fmt.Fprintf(&b, ",%q=%q", t.Key, t.Value)
 		if b.Len() > maxExample {
 			b.WriteString(",…")
 			break
 		}
+		fmt.Fprintf(&b, ",%.*q=%.*q", maxExample, t.Key, maxExample, t.Value)
 	}
 	return b.String()
 }

@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
+	"time"
 
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/lineproto"
@@ -15,147 +16,147 @@ import (
 // group, with a checkpoint after each group. A slice that is refused for good
 // fails the task at the end; the others go on.
 func (t *transfer) copy(ctx context.Context) error {
-	slices, err := t.job.Slices(ctx)
+	all, err := t.job.Slices(ctx)
 	if err != nil {
 		return fmt.Errorf("reading slices of task %s: %w", t.task.ID, err)
 	}
-	t.slices = slices
-	t.evidence = make(operation.Checkpoint, len(slices))
+	t.slices = all
+	t.evidence = make(operation.Checkpoint, len(all))
 	copy(t.evidence, t.task.Checkpoint)
-	t.problems = t.task.Problems
 	pending := func(i int) bool { return t.evidence[i].State == operation.SlicePending }
-	for _, group := range t.groups(slices, pending) {
-		if err := t.copyGroup(ctx, group); err != nil {
+	for _, group := range t.groups(all, pending) {
+		if err := t.copyGroup(ctx, group, 0); err != nil {
 			return err
 		}
 	}
-	if len(t.problems) == 0 {
-		return nil
-	}
-	first, failed := t.problems[0], 0
-	for _, e := range t.evidence {
-		if e.State == operation.SliceFailed {
+	failed := 0
+	for i := range t.evidence {
+		if t.evidence[i].State == operation.SliceFailed {
 			failed++
 		}
 	}
+	if failed == 0 {
+		return nil
+	}
+	first := &t.job.Task().Problems[0]
 	return &operation.Error{
 		Code: first.Code, TaskID: t.task.ID,
-		Detail: fmt.Sprintf("%d of %d slices were not copied; the first, %s: %s", failed, len(slices), sliceName(&first.Slice), first.Detail),
+		Detail: operation.Clip(fmt.Sprintf("%d of %d slices were not copied; the first, %s: %s", failed, len(all), sliceName(&first.Slice), first.Detail)),
 	}
 }
 
 // copyGroup copies the slices of one group and stores what came of it. A group
-// that is refused is copied slice by slice, so that the refusal is that
-// slice's alone.
-func (t *transfer) copyGroup(ctx context.Context, group []int) error {
-	err := t.patiently(ctx, "copying from "+t.task.Source+" to "+t.task.Destination, func(ctx context.Context) error {
+// that is refused is copied slice by slice, so that the refusal is that slice's
+// alone; each then gets little patience more.
+func (t *transfer) copyGroup(ctx context.Context, group []int, limit time.Duration) error {
+	err := t.patiently(ctx, "copying from "+t.source.URL()+" to "+t.destination.URL(), limit, func(ctx context.Context) error {
 		return t.tryGroup(ctx, group)
 	})
 	var large *tooLargeError
 	switch {
 	case err == nil:
 		return t.checkpoint(ctx, group)
-	case ends(ctx, err):
+	case !aboutSlices(ctx, err):
 		return err
 	case len(group) > 1:
-		for _, i := range group {
-			if err := t.copyGroup(ctx, []int{i}); err != nil {
+		for i := range group {
+			if err := t.copyGroup(ctx, group[i:i+1], t.limitAfter(err)); err != nil {
 				return err
 			}
 		}
 		return nil
 	case errors.As(err, &large):
-		return t.handOver(ctx, group[0])
+		return t.handOver(ctx, group[0], large.rows)
 	}
-	t.fail(group[0], err)
-	return t.checkpoint(ctx, group)
+	t.evidence[group[0]].State = operation.SliceFailed
+	return t.checkpoint(ctx, group, problemOf(group[0], &t.slices[group[0]], err))
 }
 
-// ends reports whether err is about the task and not about a slice: it is to
-// stop, its claim is gone, or a backend has been away for too long.
-func ends(ctx context.Context, err error) bool {
-	if ctx.Err() != nil || errors.Is(err, influx.ErrGuard) {
-		return true
+// limitAfter returns how patient to be with single slices after their group has
+// ended with err: when it was refused for long, not much.
+func (t *transfer) limitAfter(err error) time.Duration {
+	var refused *gaveUpError
+	if errors.As(err, &refused) {
+		return t.RetryInPlace
 	}
-	var own *operation.Error
-	if errors.As(err, &own) {
-		return own.Code == codeBackendRefuses
+	return 0
+}
+
+// aboutSlices reports whether err is about some slices and not about the whole
+// task: it is not told to stop, its claim holds, and its backends are there.
+func aboutSlices(ctx context.Context, err error) bool {
+	var refused *gaveUpError
+	if ctx.Err() != nil || errors.Is(err, influx.ErrGuard) || errors.As(err, &refused) && refused.away {
+		return false
 	}
 	var refusal *influx.Error
+	var own *operation.Error
 	var large *tooLargeError
-	return !errors.As(err, &refusal) && !errors.As(err, &large) &&
-		!errors.Is(err, lineproto.ErrUnrepresentable) && !errors.Is(err, influx.ErrUnaddressable)
+	return errors.As(err, &refusal) || errors.As(err, &own) || errors.As(err, &large) ||
+		errors.Is(err, lineproto.ErrUnrepresentable) || errors.Is(err, influx.ErrUnaddressable) ||
+		errors.Is(err, errDisorder) || errors.Is(err, errMixedExpiry)
 }
 
-// fail marks a slice as refused for good.
-func (t *transfer) fail(i int, err error) {
-	t.evidence[i].State = operation.SliceFailed
-	problem := operation.SliceError{Index: i, Slice: t.slices[i], Code: "slice_refused", Detail: err.Error()}
+// problemOf says why a slice was not copied.
+func problemOf(index int, s *operation.Slice, err error) operation.SliceError {
+	p := operation.SliceError{Index: index, Slice: *s, Code: "slice_refused", Detail: err.Error()}
 	var own *operation.Error
 	if errors.As(err, &own) {
-		problem.Code, problem.Detail = own.Code, own.Detail
+		p.Code, p.Detail = own.Code, own.Detail
 	}
-	if len(t.problems) < operation.MaxSliceProblems {
-		t.problems = append(t.problems, problem)
-	}
+	return p
 }
 
-// checkpoint stores the evidence of a group.
-func (t *transfer) checkpoint(ctx context.Context, group []int) error {
+// checkpoint stores the evidence of a group and the problems that came up.
+func (t *transfer) checkpoint(ctx context.Context, group []int, problems ...operation.SliceError) error {
 	var points int64
 	for _, i := range group {
 		points += t.evidence[i].Rows
 	}
-	read, written := t.read, t.sent
-	err := t.job.Checkpoint(ctx, func(task *operation.Task) {
-		task.Checkpoint = t.evidence
-		task.Problems = t.problems
+	read, written := t.read.take(), t.sent.take()
+	// The record keeps what it is given, while this task goes on.
+	evidence := slices.Clone(t.evidence)
+	return t.job.Checkpoint(ctx, func(task *operation.Task) {
+		task.Checkpoint = evidence
+		for _, p := range problems {
+			task.AddProblem(p)
+		}
 		task.Points.Copied += points
 		task.Bytes.Read += read
 		task.Bytes.Written += written
 	})
-	t.read, t.sent = 0, 0
-	return err
 }
 
 // tryGroup copies a group's slices, and leaves their evidence in t.evidence
 // only when everything is acknowledged.
 func (t *transfer) tryGroup(ctx context.Context, group []int) error {
-	slices := pick(t.slices, group)
-	for i := range slices {
-		if slices[i].Expired {
-			// Nothing is copied; the verification counts it.
-			slices[i].Points = 0
-		}
-		if err := t.refuseAmbiguous(ctx, &slices[i]); err != nil {
-			return err
-		}
-	}
-	occupied, err := t.destination.Occupied(ctx, selections(slices))
+	all := pick(t.slices, group)
+	found := make([]operation.Evidence, len(all))
+	occupied, err := t.destination.Occupied(ctx, selections(all))
 	if err != nil {
 		return err
 	}
-	found := make([]operation.Evidence, len(slices))
 	var empty, held []int
-	for i := range slices {
-		found[i] = operation.Evidence{State: operation.SliceCopied, DestinationEmpty: !occupied[i]}
-		switch {
-		case slices[i].Expired:
-		case occupied[i]:
+	for i := range all {
+		found[i].State, found[i].DestinationEmpty = operation.SliceCopied, !occupied[i]
+		if all[i].Expired {
+			// Nothing is copied; the verification counts it.
+			continue
+		}
+		if err := t.refuseAmbiguous(ctx, &all[i], occupied[i]); err != nil {
+			return err
+		}
+		if occupied[i] {
 			held = append(held, i)
-		default:
+		} else {
 			empty = append(empty, i)
 		}
 	}
-	if len(empty) > 0 {
-		if err := t.fill(ctx, slices, empty, found); err != nil {
-			return err
-		}
+	if err := t.bring(ctx, all, empty, found, t.fill); err != nil {
+		return err
 	}
-	if len(held) > 0 {
-		if err := t.complete(ctx, slices, held, found); err != nil {
-			return err
-		}
+	if err := t.bring(ctx, all, held, found, t.complete); err != nil {
+		return err
 	}
 	for i, n := range group {
 		t.evidence[n] = found[i]
@@ -163,34 +164,41 @@ func (t *transfer) tryGroup(ctx context.Context, group []int) error {
 	return nil
 }
 
-// fill copies slices whose destination is empty: everything that is read is
-// written.
-func (t *transfer) fill(ctx context.Context, slices []operation.Slice, which []int, found []operation.Evidence) error {
-	chosen := pick(slices, which)
-	evidence := make([]operation.Evidence, len(chosen))
-	err := t.writing(ctx, &chosen[0], func(ctx context.Context, out *batcher) error {
-		return t.stream(ctx, chosen, evidence, out)
-	}, func(expired int64) { evidence[0].Expired += expired })
+// bring runs fill or complete for some slices of a group and keeps their
+// evidence in found.
+func (t *transfer) bring(ctx context.Context, all []operation.Slice, which []int, found []operation.Evidence,
+	by func(context.Context, *batcher, []operation.Slice, []operation.Evidence) error,
+) error {
+	if len(which) == 0 {
+		return nil
+	}
+	chosen := pick(all, which)
+	evidence := make([]operation.Evidence, len(which))
+	for n, i := range which {
+		evidence[n] = found[i]
+	}
+	err := t.writing(ctx, evidence, &chosen[0], func(ctx context.Context, out *batcher) error {
+		return by(ctx, out, chosen, evidence)
+	})
 	if err != nil {
 		return err
 	}
-	for i, n := range which {
-		evidence[i].State, evidence[i].DestinationEmpty = operation.SliceCopied, true
-		evidence[i].Written = evidence[i].Rows
-		found[n] = evidence[i]
+	for n, i := range which {
+		found[i] = evidence[n]
 	}
 	return nil
 }
 
-// stream reads the slices and hands every point to out.
-func (t *transfer) stream(ctx context.Context, chosen []operation.Slice, evidence []operation.Evidence, out *batcher) error {
+// fill copies slices whose destination is empty: everything that is read is
+// written.
+func (t *transfer) fill(ctx context.Context, out *batcher, chosen []operation.Slice, evidence []operation.Evidence) error {
 	rows, err := t.source.Read(ctx, selections(chosen))
 	if err != nil {
 		return err
 	}
-	defer func() { _ = rows.Close() }()
+	defer t.closeStream(rows)
 	var h hasher
-	n := int64(0)
+	size := t.sizes(chosen)
 	for rows.Next() {
 		if rows.NewSeries() {
 			if err := out.setSeries(rows.Series(), rows.Fields()); err != nil {
@@ -198,67 +206,50 @@ func (t *transfer) stream(ctx context.Context, chosen []operation.Slice, evidenc
 			}
 			h.setSeries(rows.Series(), rows.Fields())
 		}
-		e := &evidence[rows.Statement()]
-		ns, values := rows.Time(), rows.Values()
-		if err := out.row(ns, values); err != nil {
+		slice, ns, values := rows.Statement(), rows.Time(), rows.Values()
+		if err := out.row(slice, ns, values); err != nil {
 			return err
 		}
+		e := &evidence[slice]
+		e.Written++
 		h.row(e, ns, values)
-		if n++; n%aliveEvery == 0 {
-			t.job.Alive()
-			if e.Rows > t.SliceRows && canSplit(&chosen[rows.Statement()]) {
-				return &tooLargeError{}
-			}
+		if err := size.check(slice, e.Rows); err != nil {
+			return err
 		}
 	}
 	return rows.Err()
 }
 
-// aliveEvery is how many rows pass between two signs of life.
-const aliveEvery = 10_000
-
 // complete copies slices of which the destination holds something already: the
 // points are compared, and only what it lacks is written. A value it holds is
 // never replaced.
-func (t *transfer) complete(ctx context.Context, slices []operation.Slice, which []int, found []operation.Evidence) error {
-	chosen := pick(slices, which)
-	evidence := make([]operation.Evidence, len(chosen))
-	var diffs []difference
-	err := t.writing(ctx, &chosen[0], func(ctx context.Context, out *batcher) error {
-		var h hasher
-		c := &comparison{
-			seen: func(p *point) error {
-				if p.newSeries {
-					h.setSeries(p.series, p.fields)
+func (t *transfer) complete(ctx context.Context, out *batcher, chosen []operation.Slice, evidence []operation.Evidence) error {
+	var h hasher
+	size := t.sizes(chosen)
+	diffs, err := t.compare(ctx, chosen, &comparison{
+		seen: func(p *point) error {
+			if p.newSeries {
+				h.setSeries(p.series, p.fields)
+			}
+			e := &evidence[p.slice]
+			h.row(e, p.ns, p.values)
+			return size.check(p.slice, e.Rows)
+		},
+		missing: func(p *point) error {
+			if p.newSeries {
+				if err := out.setSeries(p.series, p.fields); err != nil {
+					return err
 				}
-				e := &evidence[p.slice]
-				h.row(e, p.ns, p.values)
-				if e.Rows > t.SliceRows && canSplit(&chosen[p.slice]) {
-					return &tooLargeError{}
-				}
-				return nil
-			},
-			missing: func(p *point) error {
-				if p.newSeries {
-					if err := out.setSeries(p.series, p.fields); err != nil {
-						return err
-					}
-				}
-				evidence[p.slice].Written++
-				return out.row(p.ns, p.values)
-			},
-		}
-		var err error
-		diffs, err = t.compare(ctx, chosen, c)
-		return err
-	}, func(expired int64) { evidence[0].Expired += expired })
+			}
+			evidence[p.slice].Written++
+			return out.row(p.slice, p.ns, p.values)
+		},
+	})
 	if err != nil {
 		return err
 	}
-	for i, n := range which {
-		evidence[i].State = operation.SliceCopied
+	for i := range diffs {
 		evidence[i].Kept = diffs[i].different
-		found[n] = evidence[i]
 	}
 	return nil
 }
@@ -270,68 +261,46 @@ func (t *transfer) compare(ctx context.Context, chosen []operation.Slice, c *com
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = source.Close() }()
+	defer t.closeStream(source)
 	destination, err := t.destination.Read(ctx, sels)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = destination.Close() }()
+	defer t.closeStream(destination)
 	c.alive = t.job.Alive
 	return c.run(source, destination, len(chosen))
 }
 
-// writing runs produce with a batcher and returns only when every batch is
-// acknowledged, or with the first error: a refused write counts before what it
-// broke.
-func (t *transfer) writing(ctx context.Context, of *operation.Slice, produce func(context.Context, *batcher) error, expired func(int64)) error {
-	out := t.newBatcher(ctx, of.Database, of.RetentionPolicy)
-	err := produce(out.ctx, out)
-	if err == nil {
-		err = out.finish()
-	}
-	if refused := out.close(); refused != nil {
-		return refused
-	}
-	if err != nil {
-		return err
-	}
-	if n := <-out.expired; n > 0 {
-		expired(n)
-	}
-	t.sent += out.bytes
-	return nil
+// closeStream ends a read and counts its bytes.
+func (t *transfer) closeStream(s *influx.Stream) {
+	t.read.Add(s.Bytes())
+	_ = s.Close() // nothing is lost with it
 }
 
-// expiredPoints reports how many points a write lost to retention, when that is
-// all that was wrong with it.
-func expiredPoints(err error) (int64, bool) {
-	var refusal *influx.Error
-	if !errors.As(err, &refusal) || refusal.Class != influx.PartialWrite || !refusal.StoredRest {
-		return 0, false
-	}
-	return int64(refusal.Dropped), strings.Contains(refusal.Message, "points beyond retention policy")
+// aliveEvery is how many rows pass between two signs of life.
+const aliveEvery = 10_000
+
+// sizes watches over the true size of slices while they are read.
+type sizes struct {
+	t    *transfer
+	all  []operation.Slice
+	rows int64
 }
 
-// refuseAmbiguous checks the types in a window that several shard groups cover.
-// There the server casts integers to floats and hides booleans or strings, so a
-// field with several types cannot be read truly.
-func (t *transfer) refuseAmbiguous(ctx context.Context, s *operation.Slice) error {
-	if !s.Overlap || s.Expired {
+func (t *transfer) sizes(all []operation.Slice) *sizes { return &sizes{t: t, all: all} }
+
+// check is called for every row with the rows of its slice so far. It stops
+// what is far larger than its plan estimated.
+func (s *sizes) check(slice int, rows int64) error {
+	if s.rows++; s.rows%aliveEvery == 0 {
+		s.t.job.Alive()
+	}
+	switch {
+	case s.rows <= s.t.SliceRows:
+		return nil
+	case len(s.all) > 1 || rows > s.t.SliceRows && canSplit(&s.all[slice]):
+		return &tooLargeError{rows: rows}
+	default:
 		return nil
 	}
-	fields, err := t.source.FieldKeys(ctx, s.Database, s.RetentionPolicy, s.Measurement)
-	if err != nil {
-		return err
-	}
-	for _, name := range sortedKeys(fields) {
-		if len(fields[name]) > 1 {
-			return &operation.Error{
-				Code: "type_ambiguous",
-				Detail: fmt.Sprintf("type_ambiguous: field %q has the types %v in shard groups that overlap in this window, and InfluxDB reads them as one; "+
-					"nothing of the slice was copied. Rewrite the field with one type at %s (for example with SELECT … INTO another measurement for each type) and start the operation again",
-					name, fields[name], t.task.Source),
-			}
-		}
-	}
-	return nil
 }

@@ -32,15 +32,8 @@ func (h *hasher) setSeries(s *lineproto.Series, fields []string) {
 }
 
 func (h *hasher) series(s *lineproto.Series) uint64 {
-	b := h.scratch[:0]
-	for _, t := range s.Tags {
-		b = append(b, t.Key...)
-		b = append(b, 0)
-		b = append(b, t.Value...)
-		b = append(b, 0)
-	}
-	h.scratch = b
-	return xxhash.Sum64(b)
+	h.scratch = s.AppendKey(h.scratch[:0])
+	return xxhash.Sum64(h.scratch)
 }
 
 func fieldHash(series uint64, field string) uint64 {
@@ -62,7 +55,7 @@ func (h *hasher) row(e *operation.Evidence, ns int64, values []lineproto.Value) 
 		f := h.fields[i]
 		e.Values++
 		e.Counts += f
-		e.Digest += mix(f^uint64(ns)*0xa0761d6478bd642f, n^(uint64(v.Kind)<<56|0xe7037ed1a0b428db))
+		e.Digest += mix(f^uint64(ns)*0xa0761d6478bd642f, (n^0xe7037ed1a0b428db)+uint64(v.Kind)*0x8ebc6af09c88c6e3)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"ringmaster/pkg/influx"
@@ -125,7 +126,7 @@ type Mover struct {
 
 // New returns a mover that works on the given backends.
 func New(b Backends, c Config) *Mover {
-	return &Mover{backends: b, config: c.withDefaults(), outages: outages{since: map[string]time.Time{}}}
+	return &Mover{backends: b, config: c.withDefaults(), outages: outages{all: map[trouble]outage{}}}
 }
 
 // Run carries one task out: to its end (nil), to a failure of the task (an
@@ -155,6 +156,10 @@ func (m *Mover) Run(ctx context.Context, job Job) error {
 	}
 }
 
+// ErrClaimLost is what a Job's methods return, wrapped, when another worker has
+// taken the task over.
+var ErrClaimLost = errors.New("the claim of the task is lost")
+
 // transfer is one task at work.
 type transfer struct {
 	Config
@@ -170,132 +175,17 @@ type transfer struct {
 	slices   []operation.Slice
 	evidence operation.Checkpoint
 	problems []operation.SliceError
-	// read and sent are bytes since the last checkpoint.
-	read, sent int64
-	// verified is the points proven since the last checkpoint.
-	verified int64
+	// read and sent are the bytes since the last checkpoint.
+	read, sent byteCount
 }
 
-// patiently runs f until it succeeds, fails for good, or its backend has
-// refused or been away for too long. Every pause is shown as a wait.
-func (t *transfer) patiently(ctx context.Context, what string, f func(context.Context) error) error {
-	err := t.mover.patiently(ctx, what, t.job, f)
-	if err == nil {
-		t.mover.outages.end(t.task.Source)
-		t.mover.outages.end(t.task.Destination)
-	}
-	return err
-}
+// byteCount adds up what several goroutines have read or written.
+type byteCount struct{ atomic.Int64 }
 
-// Waiter shows what somebody waits for, and that they still do.
-type Waiter interface {
-	Alive()
-	Wait(w *operation.Wait)
-}
+// take returns the count and begins anew.
+func (b *byteCount) take() int64 { return b.Swap(0) }
 
-// codeBackendRefuses is the failure of a task whose backend stayed away.
-const codeBackendRefuses = "backend_refuses"
-
-func (m *Mover) patiently(ctx context.Context, what string, w Waiter, f func(context.Context) error) error {
-	pause := m.config.Backoff
-	waiting := false
-	for {
-		err := f(ctx)
-		w.Alive()
-		var refusal *influx.Error
-		if err == nil || ctx.Err() != nil || !errors.As(err, &refusal) || refusal.Class != influx.Transient {
-			if waiting {
-				w.Wait(nil)
-			}
-			if err != nil && ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			return err
-		}
-		waiting = true
-		patience := m.config.Refused
-		if refusal.Status == 0 {
-			patience = m.config.Unreachable
-		}
-		now := m.config.Now()
-		since := m.outages.begin(refusal.Server(), now)
-		if now.Sub(since) >= patience {
-			w.Wait(nil)
-			return &operation.Error{
-				Code:   codeBackendRefuses,
-				Detail: fmt.Sprintf("%s: %v (for %s; make the backend answer and start the operation again: what is copied stays copied)", what, err, now.Sub(since).Round(time.Second)),
-			}
-		}
-		w.Wait(&operation.Wait{
-			Gate: "backend_answers", Backend: refusal.Server(), Measured: refusal.Error(),
-			Limit: "given up after " + patience.String(), Since: since.UTC(),
-		})
-		if err := sleep(ctx, max(pause, refusal.RetryAfter)); err != nil {
-			return err
-		}
-		pause = min(2*pause, m.config.MaxBackoff)
-	}
-}
-
-// sleep waits, or returns why it could not.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-timer.C:
-		return nil
-	}
-}
-
-// selection is the part of a slice that a client reads.
-func selection(s *operation.Slice) influx.Selection {
-	return influx.Selection{
-		Database: s.Database, RetentionPolicy: s.RetentionPolicy, Measurement: s.Measurement,
-		Window: influx.Window{From: s.From, To: s.To, Last: s.Last},
-	}
-}
-
-func selections(slices []operation.Slice) []influx.Selection {
-	out := make([]influx.Selection, len(slices))
-	for i := range slices {
-		out[i] = selection(&slices[i])
-	}
-	return out
-}
-
-// group is a run of slices of one database and policy, small enough together
-// to be read in one request; indexes are into the task.
-func (t *transfer) groups(slices []operation.Slice, pending func(i int) bool) [][]int {
-	var groups [][]int
-	var current []int
-	var points int64
-	for i := range slices {
-		if !pending(i) {
-			continue
-		}
-		s := &slices[i]
-		if len(current) > 0 {
-			first := &slices[current[0]]
-			if s.Database != first.Database || s.RetentionPolicy != first.RetentionPolicy ||
-				len(current) >= t.GroupSlices || points+s.Points > t.GroupPoints {
-				groups, current, points = append(groups, current), nil, 0
-			}
-		}
-		current = append(current, i)
-		points += s.Points
-	}
-	if len(current) > 0 {
-		groups = append(groups, current)
-	}
-	return groups
-}
-
-func pick(slices []operation.Slice, indexes []int) []operation.Slice {
-	out := make([]operation.Slice, len(indexes))
-	for i, n := range indexes {
-		out[i] = slices[n]
-	}
-	return out
+// patiently is Mover.patiently for what the task does at both its ends.
+func (t *transfer) patiently(ctx context.Context, what string, limit time.Duration, f func(context.Context) error) error {
+	return t.mover.patiently(ctx, call{what: what, clients: []*influx.Client{t.source, t.destination}, limit: limit}, t.job, f)
 }

@@ -42,7 +42,7 @@ func (m *Mover) Plan(ctx context.Context, op *operation.Operation, at Layout, jo
 	if err != nil {
 		return plan, err
 	}
-	sources, err := m.sources(ctx, op, at.Circle, parameters.RemovedBackends)
+	sources, err := m.sources(ctx, op, at.Circle, parameters.RemovedBackends, &sharedWaiter{to: job, waits: map[string]*operation.Wait{}})
 	for _, s := range sources {
 		defer s.client.Close()
 	}
@@ -57,7 +57,7 @@ func (m *Mover) Plan(ctx context.Context, op *operation.Operation, at Layout, jo
 		return byURL[at.Placement.Owner(db, measurement).URL]
 	}
 	err = surveyAll(ctx, sources, func(ctx context.Context, s *survey) error {
-		return s.read(ctx, m, job, started, parameters.Databases, owner)
+		return s.read(ctx, m, parameters.Databases, owner)
 	})
 	if err != nil {
 		return plan, err
@@ -65,7 +65,7 @@ func (m *Mover) Plan(ctx context.Context, op *operation.Operation, at Layout, jo
 	assignWaves(sources, at.Former)
 	found := make([][]operation.Candidate, len(sources))
 	err = surveyAll(ctx, sources, func(ctx context.Context, s *survey) (err error) {
-		found[s.index], err = s.estimate(ctx, m, job)
+		found[s.index], err = s.estimate(ctx, m, sources, started)
 		return err
 	})
 	if err != nil {
@@ -86,14 +86,14 @@ func (m *Mover) Plan(ctx context.Context, op *operation.Operation, at Layout, jo
 }
 
 // sources opens a client for every backend of the circle and every removed one.
-func (m *Mover) sources(ctx context.Context, op *operation.Operation, circle *topology.Circle, removed []operation.RemovedBackend) ([]*survey, error) {
+func (m *Mover) sources(ctx context.Context, op *operation.Operation, circle *topology.Circle, removed []operation.RemovedBackend, w *sharedWaiter) ([]*survey, error) {
 	var out []*survey
 	add := func(b operation.PlanBackend) error {
 		client, err := m.backends.Client(ctx, op, b.URL, nil)
 		if err != nil {
 			return fmt.Errorf("opening %s: %w", b.URL, err)
 		}
-		out = append(out, &survey{index: len(out), url: b.URL, client: client, backend: b})
+		out = append(out, &survey{index: len(out), url: b.URL, client: client, backend: b, waiter: w.of(b.URL)})
 		return nil
 	}
 	for i := range circle.Backends {
@@ -104,7 +104,7 @@ func (m *Mover) sources(ctx context.Context, op *operation.Operation, circle *to
 	}
 	for _, b := range removed {
 		for i := range circle.Backends {
-			if circle.Backends[i].URL == b.URL {
+			if topology.SameServer(circle.Backends[i].URL, b.URL) {
 				return out, &operation.Error{
 					Code:   "backend_not_removed",
 					Detail: fmt.Sprintf("%s is still a backend of circle %d; take it out of the configuration first", b.URL, circle.ID),
@@ -176,17 +176,8 @@ func bundle(ctx context.Context, plan *operation.Plan, candidates []operation.Ca
 			strings.Compare(a.Measurement, b.Measurement), cmp.Compare(a.Window.From, b.Window.From))
 	})
 	var total int64
-	databases := map[string]bool{}
-	type name struct {
-		from                  int
-		database, measurement string
-	}
-	measurements := map[name]bool{}
 	for i := range candidates {
-		c := &candidates[i]
-		total += c.Points
-		databases[c.Database] = true
-		measurements[name{c.From, c.Database, c.Measurement}] = true
+		total += candidates[i].Points
 	}
 	b := operation.NewBundler(operation.DefaultBudget(), total, func(n int, slices []operation.Slice) (operation.Document, error) {
 		return job.PutChunk(ctx, n, slices)
@@ -199,7 +190,6 @@ func bundle(ctx context.Context, plan *operation.Plan, candidates []operation.Ca
 	if err := b.Finish(plan); err != nil {
 		return fmt.Errorf("storing the plan: %w", err)
 	}
-	plan.Totals.Databases, plan.Totals.Measurements = len(databases), len(measurements)
 	return nil
 }
 
@@ -224,23 +214,18 @@ func policies(sources []*survey, candidates []operation.Candidate) []operation.P
 	var out []operation.PlanPolicy
 	for t, givers := range from {
 		chosen := map[string]influx.RetentionPolicy{}
-		hasDefault := ""
+		byDefault := ""
 		for _, s := range sources {
 			if !givers[s.index] {
 				continue
 			}
-			for _, d := range s.databases {
-				if d.name != t.database {
-					continue
+			for _, p := range s.policies(t.database) {
+				known, ok := chosen[p.Name]
+				if !ok || keepsLonger(p.Duration, known.Duration) {
+					chosen[p.Name] = p
 				}
-				for _, p := range d.policies {
-					known, ok := chosen[p.policy.Name]
-					if !ok || keepsLonger(p.policy.Duration, known.Duration) {
-						chosen[p.policy.Name] = p.policy
-					}
-					if p.policy.Default && hasDefault == "" {
-						hasDefault = p.policy.Name
-					}
+				if p.Default && byDefault == "" {
+					byDefault = p.Name
 				}
 			}
 		}
@@ -249,7 +234,7 @@ func policies(sources []*survey, candidates []operation.Candidate) []operation.P
 			out = append(out, operation.PlanPolicy{
 				Backend: t.backend, Database: t.database, Name: name,
 				Duration: p.Duration, ShardDuration: p.ShardDuration, Replication: p.Replication,
-				Default: name == hasDefault,
+				Default: name == byDefault,
 			})
 		}
 	}
@@ -257,6 +242,16 @@ func policies(sources []*survey, candidates []operation.Candidate) []operation.P
 		return cmp.Or(cmp.Compare(a.Backend, b.Backend), strings.Compare(a.Database, b.Database), strings.Compare(a.Name, b.Name))
 	})
 	return out
+}
+
+// policies are those of a database with something to move; databases are sorted
+// by name.
+func (s *survey) policies(database string) []influx.RetentionPolicy {
+	i, ok := slices.BinarySearchFunc(s.databases, database, func(d databaseSurvey, name string) int { return strings.Compare(d.name, name) })
+	if !ok {
+		return nil
+	}
+	return s.databases[i].policies
 }
 
 // keepsLonger compares durations of retention; 0 is for ever.

@@ -24,15 +24,7 @@ func (m *Mover) Prepare(ctx context.Context, op *operation.Operation, plan *oper
 			n = len(rest)
 		}
 		url := plan.Backends[first.Backend].URL
-		err := m.patiently(ctx, "preparing "+url, w, func(ctx context.Context) error {
-			client, err := m.backends.Client(ctx, op, url, nil)
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			return prepareDatabase(ctx, client, first.Database, rest[:n])
-		})
-		if err != nil {
+		if err := m.prepareDatabase(ctx, op, url, rest[:n], w); err != nil {
 			return fmt.Errorf("preparing database %q at %s: %w", first.Database, url, err)
 		}
 		rest = rest[n:]
@@ -40,27 +32,18 @@ func (m *Mover) Prepare(ctx context.Context, op *operation.Operation, plan *oper
 	return nil
 }
 
-func prepareDatabase(ctx context.Context, c *influx.Client, database string, wanted []operation.PlanPolicy) error {
-	existing, err := c.Databases(ctx)
+// prepareDatabase makes the policies of one database exist at one backend.
+func (m *Mover) prepareDatabase(ctx context.Context, op *operation.Operation, url string, wanted []operation.PlanPolicy, w Waiter) error {
+	client, err := m.backends.Client(ctx, op, url, nil)
 	if err != nil {
 		return err
 	}
-	byDefault := slices.IndexFunc(wanted, func(p operation.PlanPolicy) bool { return p.Default })
-	if !slices.Contains(existing, database) {
-		// Naming the default policy keeps InfluxDB from adding its own.
-		if byDefault >= 0 {
-			err = c.CreateDatabaseWith(ctx, database, policyOf(&wanted[byDefault]))
-		} else {
-			err = c.CreateDatabase(ctx, database)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	have, err := c.RetentionPolicies(ctx, database)
-	if err != nil {
-		return err
-	}
+	defer client.Close()
+	c := call{what: "preparing " + url, clients: []*influx.Client{client}}
+	return m.patiently(ctx, c, w, func(ctx context.Context) error { return preparePolicies(ctx, client, wanted) })
+}
+
+func preparePolicies(ctx context.Context, c *influx.Client, wanted []operation.PlanPolicy) error {
 	// The default comes last: making a policy the default takes the flag from
 	// the one that has it.
 	ordered := slices.Clone(wanted)
@@ -74,6 +57,21 @@ func prepareDatabase(ctx context.Context, c *influx.Client, database string, wan
 			return -1
 		}
 	})
+	database := wanted[0].Database
+	existing, err := c.Databases(ctx)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(existing, database) {
+		// With a policy named, InfluxDB does not add its own.
+		if err := c.CreateDatabaseWith(ctx, database, policyOf(&ordered[len(ordered)-1])); err != nil {
+			return err
+		}
+	}
+	have, err := c.RetentionPolicies(ctx, database)
+	if err != nil {
+		return err
+	}
 	for i := range ordered {
 		if err := preparePolicy(ctx, c, database, policyOf(&ordered[i]), have); err != nil {
 			return err

@@ -14,57 +14,72 @@ import (
 
 // tooLargeError stops the copy of a slice that holds far more than its plan
 // estimated; what has been written stays and is compared by those who go on.
-type tooLargeError struct{}
+type tooLargeError struct {
+	// rows is how many have been read of it.
+	rows int64
+}
 
-func (*tooLargeError) Error() string { return "the slice is larger than estimated" }
+func (e *tooLargeError) Error() string {
+	return fmt.Sprintf("the slice holds more than %d points, far more than estimated", e.rows)
+}
 
 // canSplit reports whether there is time to cut at.
 func canSplit(s *operation.Slice) bool {
 	return uint64(s.To)-uint64(s.From) > 1
 }
 
-// handOver cuts a slice by the real distribution of its points and gives the
-// parts to new tasks, so that other slots can take their share.
-func (t *transfer) handOver(ctx context.Context, i int) error {
+// handOver cuts a slice of more than rows points by their real distribution and
+// gives the parts to new tasks, so that other slots can take their share.
+func (t *transfer) handOver(ctx context.Context, i int, rows int64) error {
 	s := t.slices[i]
 	var buckets []influx.Bucket
 	width := histogramWidth(&s)
-	err := t.patiently(ctx, "counting points at "+t.task.Source, func(ctx context.Context) error {
+	err := t.patiently(ctx, "counting points at "+t.source.URL(), 0, func(ctx context.Context) error {
 		var err error
 		buckets, err = t.source.Histogram(ctx, selection(&s), width)
 		return err
 	})
-	if err != nil {
+	switch {
+	case err == nil:
+	case aboutSlices(ctx, err):
+		t.evidence[i].State = operation.SliceFailed
+		return t.checkpoint(ctx, []int{i}, problemOf(i, &s, err))
+	default:
 		return err
 	}
-	parts := cutByHistogram(s, buckets, width, t.PartRows)
-	if len(parts) < 2 {
-		return &operation.Error{Code: "slice_too_large", Detail: sliceName(&s) + " cannot be cut by time any further"}
-	}
-	var bundles [][]operation.Slice
-	var points int64
-	for _, p := range parts {
-		if n := len(bundles); n == 0 || points+p.Points > 5*t.PartRows/2 {
-			bundles = append(bundles, nil)
-			points = 0
-		}
-		last := len(bundles) - 1
-		bundles[last] = append(bundles[last], p)
-		points += p.Points
-	}
-	children, err := t.job.HandOver(ctx, bundles)
+	children, err := t.job.HandOver(ctx, bundles(cutLarge(s, buckets, width, rows, t.PartRows), 5*t.PartRows/2))
 	if err != nil {
 		return fmt.Errorf("handing %s over: %w", sliceName(&s), err)
 	}
 	t.evidence[i] = operation.Evidence{State: operation.SliceHandedOver}
+	evidence := slices.Clone(t.evidence)
+	read, written := t.read.take(), t.sent.take()
 	return t.job.Checkpoint(ctx, func(task *operation.Task) {
-		task.Checkpoint = t.evidence
+		task.Checkpoint = evidence
+		task.Bytes.Read += read
+		task.Bytes.Written += written
 		for _, id := range children {
 			if !slices.Contains(task.Children, id) {
 				task.Children = append(task.Children, id)
 			}
 		}
 	})
+}
+
+// bundles joins slices to runs of about so many points.
+func bundles(parts []operation.Slice, points int64) [][]operation.Slice {
+	var out [][]operation.Slice
+	var sum int64
+	for _, p := range parts {
+		if n := len(out); n == 0 || sum+p.Points > points || len(out[n-1]) >= operation.MaxSlicesPerTask {
+			out = append(out, nil)
+			sum = 0
+		}
+		last := len(out) - 1
+		out[last] = append(out[last], p)
+		sum += p.Points
+	}
+	return out
 }
 
 // histogramBuckets is how finely a slice is looked at before it is cut.
@@ -75,8 +90,27 @@ func histogramWidth(s *operation.Slice) time.Duration {
 	return time.Duration(max(width, 1))
 }
 
-// cutByHistogram cuts a slice at bucket borders into parts of about the given
-// number of rows. A single bucket with more than that becomes a part of its own
+// cutLarge cuts a slice that has been found to hold more than rows points into
+// at least two parts of about partRows. The buckets count the values of one
+// field, so a slice of sparse points holds more than they say: they then only
+// tell how its points lie.
+func cutLarge(s operation.Slice, buckets []influx.Bucket, width time.Duration, rows, partRows int64) []operation.Slice {
+	var counted int64
+	for _, b := range buckets {
+		counted += b.Rows
+	}
+	n := max(2, (rows-1)/partRows+1)
+	if counted < rows {
+		partRows = max(1, counted/n)
+	}
+	if parts := cutByHistogram(s, buckets, width, partRows); len(parts) > 1 {
+		return parts
+	}
+	return s.Split(int(n))
+}
+
+// cutByHistogram cuts a slice at the borders of buckets into parts of about the
+// given number of rows. A bucket with more than that is a part of its own,
 // divided by equal time, to be looked at again if need be.
 func cutByHistogram(s operation.Slice, buckets []influx.Bucket, width time.Duration, rows int64) []operation.Slice {
 	var parts []operation.Slice
@@ -88,12 +122,7 @@ func cutByHistogram(s operation.Slice, buckets []influx.Bucket, width time.Durat
 		}
 		p := open
 		p.To, p.Last = to, false
-		n := max(1, int((p.Points+rows-1)/rows))
-		if n > 1 {
-			parts = append(parts, p.Split(n)...)
-		} else {
-			parts = append(parts, p)
-		}
+		parts = append(parts, divide(p, rows)...)
 		open.From, open.Points = to, 0
 	}
 	for _, b := range buckets {
@@ -101,22 +130,21 @@ func cutByHistogram(s operation.Slice, buckets []influx.Bucket, width time.Durat
 			closeAt(b.From)
 		}
 		open.Points += b.Rows
-		if open.Points > rows {
-			if end := b.From + int64(width); end > b.From {
-				closeAt(end)
-			}
+		if end := b.From + int64(width); open.Points > rows && end > b.From {
+			closeAt(end)
 		}
 	}
-	n := max(1, int((open.Points+rows-1)/rows))
-	if n > 1 {
-		return append(parts, open.Split(n)...)
-	}
-	return append(parts, open)
+	return append(parts, divide(open, rows)...)
+}
+
+// divide cuts a slice by equal time into parts of about so many rows.
+func divide(s operation.Slice, rows int64) []operation.Slice {
+	return s.Split(int(min((s.Points+rows-1)/rows, histogramBuckets)))
 }
 
 // sliceName names a slice for a person.
 func sliceName(s *operation.Slice) string {
-	return fmt.Sprintf("%q.%q.%q from %d to %d", s.Database, s.RetentionPolicy, s.Measurement, s.From, s.To)
+	return fmt.Sprintf("%.*q.%.*q.%.*q from %d to %d", maxExample, s.Database, maxExample, s.RetentionPolicy, maxExample, s.Measurement, s.From, s.To)
 }
 
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {

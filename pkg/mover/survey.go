@@ -3,6 +3,7 @@ package mover
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -14,27 +15,27 @@ import (
 	"ringmaster/pkg/operation"
 )
 
-// survey is what one source backend has to give.
+// survey is what one backend holds and has to give.
 type survey struct {
 	index   int
 	url     string
 	client  *influx.Client
 	backend operation.PlanBackend
+	waiter  Waiter
+	// groups are the shard groups of each policy.
+	groups map[policyName][]influx.ShardGroup
 	// databases has those with something to move.
 	databases []databaseSurvey
 	// sampled counts the windows whose points are estimated from others.
 	sampled int
 }
 
+type policyName struct{ database, policy string }
+
 type databaseSurvey struct {
 	name     string
-	policies []policySurvey
+	policies []influx.RetentionPolicy
 	moving   []moving
-}
-
-type policySurvey struct {
-	policy  influx.RetentionPolicy
-	windows []operation.Window
 }
 
 // moving is a measurement that belongs elsewhere.
@@ -55,17 +56,26 @@ const (
 	probePart = 16
 )
 
+// patiently is Mover.patiently for one backend.
+func (s *survey) patiently(ctx context.Context, m *Mover, what string, f func(context.Context) error) error {
+	return m.patiently(ctx, call{what: what + " " + s.url, clients: []*influx.Client{s.client}}, s.waiter, f)
+}
+
 // read lists what the backend holds and what of it belongs elsewhere. owner
 // returns the index of the backend that owns a measurement.
-func (s *survey) read(ctx context.Context, m *Mover, w Waiter, started time.Time, wanted []string, owner func(db, measurement string) int) error {
-	var groups []influx.ShardGroup
+func (s *survey) read(ctx context.Context, m *Mover, wanted []string, owner func(db, measurement string) int) error {
 	var databases []string
-	err := m.patiently(ctx, "reading the schema of "+s.url, w, func(ctx context.Context) error {
+	err := s.patiently(ctx, m, "reading the schema of", func(ctx context.Context) error {
 		var err error
 		if databases, err = s.client.Databases(ctx); err != nil {
 			return err
 		}
-		groups, err = s.client.ShardGroups(ctx)
+		groups, err := s.client.ShardGroups(ctx)
+		s.groups = map[policyName][]influx.ShardGroup{}
+		for _, g := range groups {
+			n := policyName{g.Database, g.RetentionPolicy}
+			s.groups[n] = append(s.groups[n], g)
+		}
 		return err
 	})
 	if err != nil {
@@ -78,23 +88,8 @@ func (s *survey) read(ctx context.Context, m *Mover, w Waiter, started time.Time
 		}
 		d := databaseSurvey{name: db}
 		var total int
-		err := m.patiently(ctx, "reading the measurements of "+s.url, w, func(ctx context.Context) error {
-			d.moving, d.policies, total = d.moving[:0], d.policies[:0], 0
-			for name, err := range s.client.Measurements(ctx, db) {
-				if err != nil {
-					return err
-				}
-				if total++; total%aliveEvery == 0 {
-					w.Alive()
-				}
-				if to := owner(db, name); to != s.index {
-					d.moving = append(d.moving, moving{measurement: name, owner: to})
-				}
-			}
-			policies, err := s.client.RetentionPolicies(ctx, db)
-			for _, p := range policies {
-				d.policies = append(d.policies, policySurvey{policy: p})
-			}
+		err := s.patiently(ctx, m, "reading the measurements of", func(ctx context.Context) (err error) {
+			total, err = s.readDatabase(ctx, &d, owner)
 			return err
 		})
 		if err != nil {
@@ -103,23 +98,30 @@ func (s *survey) read(ctx context.Context, m *Mover, w Waiter, started time.Time
 		s.backend.Databases++
 		s.backend.Measurements += total
 		s.backend.InPlace += total - len(d.moving)
-		if len(d.moving) == 0 {
-			continue
+		if len(d.moving) > 0 {
+			s.databases = append(s.databases, d)
 		}
-		for i := range d.policies {
-			p := &d.policies[i]
-			var own []influx.ShardGroup
-			for _, g := range groups {
-				if g.Database == db && g.RetentionPolicy == p.policy.Name {
-					own = append(own, g)
-				}
-			}
-			cutoff := started.Add(-p.policy.Duration).UnixNano()
-			p.windows = windows(own, cutoff, p.policy.Duration > 0)
-		}
-		s.databases = append(s.databases, d)
 	}
 	return nil
+}
+
+// readDatabase lists the measurements of d that belong elsewhere, and returns
+// how many there are in all.
+func (s *survey) readDatabase(ctx context.Context, d *databaseSurvey, owner func(db, measurement string) int) (total int, err error) {
+	d.moving = d.moving[:0]
+	for name, err := range s.client.Measurements(ctx, d.name) {
+		if err != nil {
+			return 0, err
+		}
+		if total++; total%aliveEvery == 0 {
+			s.waiter.Alive()
+		}
+		if to := owner(d.name, name); to != s.index {
+			d.moving = append(d.moving, moving{measurement: name, owner: to})
+		}
+	}
+	d.policies, err = s.client.RetentionPolicies(ctx, d.name)
+	return total, err
 }
 
 // look is one measurement window the estimate has to look at.
@@ -131,31 +133,21 @@ type look struct {
 // estimate finds, for every measurement and window that moves, whether there is
 // anything and about how much. When the time it may take is over, the rest is
 // estimated from what was seen, so that a hundred thousand measurements are
-// planned in seconds.
-func (s *survey) estimate(ctx context.Context, m *Mover, w Waiter) ([]operation.Candidate, error) {
+// planned in seconds. What lies before the retention cutoff of started is
+// expired.
+func (s *survey) estimate(ctx context.Context, m *Mover, all []*survey, started time.Time) ([]operation.Candidate, error) {
 	var out []operation.Candidate
 	deadline := m.config.Now().Add(surveyBudget)
 	for _, d := range s.databases {
 		order := sampleOrder(d.moving)
 		for _, p := range d.policies {
-			looks := make([]look, 0, len(order)*len(p.windows))
-			for _, i := range order {
-				for _, win := range p.windows {
-					looks = append(looks, look{candidate: operation.Candidate{
-						From: s.index, To: d.moving[i].owner, Wave: d.moving[i].wave,
-						Database: d.name, RetentionPolicy: p.policy.Name, Measurement: d.moving[i].measurement,
-						Window: win,
-					}})
-				}
-			}
+			looks := s.looks(&d, &p, order, all, started)
 			seen := 0
-			for seen < len(looks) && m.config.Now().Before(deadline) {
+			// A policy of which nothing is known would be planned blindly, so
+			// each gets a first look.
+			for seen < len(looks) && (seen == 0 || m.config.Now().Before(deadline)) {
 				n := min(seen+surveyStatements, len(looks))
-				batch := looks[seen:n]
-				err := m.patiently(ctx, "estimating points at "+s.url, w, func(ctx context.Context) error {
-					return s.lookAt(ctx, batch)
-				})
-				if err != nil {
+				if err := s.lookAt(ctx, m, looks[seen:n]); err != nil {
 					return nil, err
 				}
 				seen = n
@@ -171,6 +163,30 @@ func (s *survey) estimate(ctx context.Context, m *Mover, w Waiter) ([]operation.
 	return out, nil
 }
 
+// looks lists the windows of the measurements that move, of one policy.
+func (s *survey) looks(d *databaseSurvey, p *influx.RetentionPolicy, order []int, all []*survey, started time.Time) []look {
+	name := policyName{d.name, p.Name}
+	c := cutoff{at: started.Add(-p.Duration).UnixNano(), set: p.Duration > 0}
+	byOwner := map[int][]operation.Window{}
+	var out []look
+	for _, i := range order {
+		to := d.moving[i].owner
+		w, ok := byOwner[to]
+		if !ok {
+			w = windows(s.groups[name], all[to].groups[name], c)
+			byOwner[to] = w
+		}
+		for _, win := range w {
+			out = append(out, look{candidate: operation.Candidate{
+				From: s.index, To: to, Wave: d.moving[i].wave,
+				Database: d.name, RetentionPolicy: p.Name, Measurement: d.moving[i].measurement,
+				Window: win,
+			}})
+		}
+	}
+	return out
+}
+
 // sampleOrder returns the indexes in an order that has nothing to do with
 // names, so that the first ones are a fair sample; it is always the same.
 func sampleOrder(all []moving) []int {
@@ -184,8 +200,30 @@ func sampleOrder(all []moving) []int {
 	return order
 }
 
-// lookAt finds first and last times, and counts a part of the time between.
-func (s *survey) lookAt(ctx context.Context, batch []look) error {
+// lookAt looks at some windows. One that cannot be read is planned all the same:
+// its copy then says why, and the others go on.
+func (s *survey) lookAt(ctx context.Context, m *Mover, batch []look) error {
+	err := s.patiently(ctx, m, "estimating points at", func(ctx context.Context) error { return s.probe(ctx, batch) })
+	var refusal *influx.Error
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, influx.ErrUnaddressable) && !(errors.As(err, &refusal) && refusal.Class == influx.Permanent):
+		return err
+	case len(batch) == 1:
+		batch[0].candidate.Points = 1
+		return nil
+	}
+	for i := range batch {
+		if err := s.lookAt(ctx, m, batch[i:i+1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// probe finds first and last times, and counts a part of the time between.
+func (s *survey) probe(ctx context.Context, batch []look) error {
 	sels := make([]influx.Selection, len(batch))
 	for i := range batch {
 		sels[i] = candidateSelection(&batch[i].candidate)
@@ -198,8 +236,8 @@ func (s *survey) lookAt(ctx context.Context, batch []look) error {
 	var of []int
 	for i := range batch {
 		c := &batch[i].candidate
+		batch[i].empty = extents[i].Empty
 		if extents[i].Empty {
-			batch[i].empty = true
 			continue
 		}
 		c.First, c.Last, c.Looked = extents[i].First, extents[i].Last, true

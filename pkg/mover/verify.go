@@ -2,8 +2,9 @@ package mover
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -11,6 +12,13 @@ import (
 	"ringmaster/pkg/lineproto"
 	"ringmaster/pkg/operation"
 )
+
+// judgement is what verifying a group has found.
+type judgement struct {
+	operation.Verdict
+	// verified counts the points proven to be at their owner.
+	verified int64
+}
 
 // verify proves the slices of a copy task, group by group. Counts prove a slice
 // when the destination was empty before the copy and the source has not changed
@@ -26,47 +34,80 @@ func (t *transfer) verify(ctx context.Context) error {
 	}
 	t.evidence = make(operation.Checkpoint, len(t.slices))
 	copy(t.evidence, of.Checkpoint)
-	t.problems = of.Problems
-	verdict := operation.Verdict{}
-	if t.task.Verdict != nil {
-		verdict = *t.task.Verdict
-	}
 	// A checkpoint entry that is not pending has been judged.
 	judged := make(operation.Checkpoint, len(t.slices))
 	copy(judged, t.task.Checkpoint)
 	pending := func(i int) bool { return judged[i].State == operation.SlicePending }
 	for _, group := range t.groups(t.slices, pending) {
-		var found operation.Verdict
-		err := t.patiently(ctx, "verifying "+t.task.Destination, func(ctx context.Context) error {
-			found, t.verified = operation.Verdict{}, 0
-			return t.judge(ctx, group, of.Error, &found)
-		})
+		found, err := t.judgeGroup(ctx, group, &of, 0)
 		if err != nil {
 			return err
 		}
-		verdict.Add(&found)
-		verdict.Unproven = append(verdict.Unproven, found.Unproven...)
 		for _, i := range group {
 			judged[i].State = operation.SliceCopied
 		}
-		stored := verdict
-		err = t.job.Checkpoint(ctx, func(task *operation.Task) {
-			task.Checkpoint = judged
-			task.Verdict = &stored
-			task.Points.Verified += t.verified
-			task.Bytes.Read += t.read
-		})
-		t.read, t.verified = 0, 0
-		if err != nil {
+		if err := t.settle(ctx, slices.Clone(judged), found); err != nil {
 			return err
+		}
+	}
+	if v := t.job.Task().Verdict; v != nil && v.NotVerified > 0 {
+		return &operation.Error{
+			Code: operation.CodeNotVerified, TaskID: t.task.ID,
+			Detail: fmt.Sprintf("%d of %d slices of task %s could not be compared; the report says why", v.NotVerified, v.Slices.Total, of.ID),
 		}
 	}
 	return nil
 }
 
-// judge reaches a verdict on the slices of a group.
-func (t *transfer) judge(ctx context.Context, group []int, failed *operation.Error, v *operation.Verdict) error {
+// settle stores a judgement, joined with those before it.
+func (t *transfer) settle(ctx context.Context, judged operation.Checkpoint, found *judgement) error {
+	read := t.read.take()
+	return t.job.Checkpoint(ctx, func(task *operation.Task) {
+		verdict := operation.Verdict{}
+		if task.Verdict != nil {
+			verdict.Extend(task.Verdict)
+		}
+		verdict.Extend(&found.Verdict)
+		task.Checkpoint, task.Verdict = judged, &verdict
+		task.Points.Verified += found.verified
+		task.Bytes.Read += read
+	})
+}
+
+// judgeGroup reaches a verdict on the slices of a group. A group that cannot be
+// compared is judged slice by slice; a slice that cannot be is not verified.
+func (t *transfer) judgeGroup(ctx context.Context, group []int, of *operation.Task, limit time.Duration) (*judgement, error) {
+	var found judgement
+	err := t.patiently(ctx, "verifying "+t.destination.URL()+" against "+t.source.URL(), limit, func(ctx context.Context) error {
+		found = judgement{}
+		return t.judge(ctx, group, of, &found)
+	})
+	switch {
+	case err == nil:
+		return &found, nil
+	case !aboutSlices(ctx, err):
+		return nil, err
+	case len(group) > 1:
+		found = judgement{}
+		for i := range group {
+			one, err := t.judgeGroup(ctx, group[i:i+1], of, t.limitAfter(err))
+			if err != nil {
+				return nil, err
+			}
+			found.Extend(&one.Verdict)
+			found.verified += one.verified
+		}
+		return &found, nil
+	}
+	found = judgement{}
+	found.Forgo(t.problem(group[0]), err)
+	return &found, nil
+}
+
+// judge tries to reach a verdict on the slices of a group.
+func (t *transfer) judge(ctx context.Context, group []int, of *operation.Task, v *judgement) error {
 	var byCount, byDigest, byPoints []int
+	digest := t.digest()
 	for _, i := range group {
 		e := &t.evidence[i]
 		switch {
@@ -78,12 +119,10 @@ func (t *transfer) judge(ctx context.Context, group []int, failed *operation.Err
 			}
 			continue
 		case e.State != operation.SliceCopied:
-			v.Slices.Total++
-			t.notCopied(i, failed, v)
-			continue
+			t.notCopied(i, of, v)
 		case !e.DestinationEmpty || e.Expired > 0:
 			byPoints = append(byPoints, i)
-		case t.depth() == operation.DepthDigest:
+		case digest:
 			byDigest = append(byDigest, i)
 		default:
 			byCount = append(byCount, i)
@@ -95,24 +134,24 @@ func (t *transfer) judge(ctx context.Context, group []int, failed *operation.Err
 		return err
 	}
 	byPoints = append(byPoints, unproven...)
-	unproven, err = t.prove(ctx, byDigest, v, t.digestsAgree)
-	if err != nil {
+	proven := v.Slices.Equal
+	if unproven, err = t.prove(ctx, byDigest, v, t.digestsAgree); err != nil {
 		return err
 	}
+	v.Slices.ByCount, v.Slices.ByPoints = proven, v.Slices.Equal-proven
 	return t.comparePoints(ctx, append(byPoints, unproven...), v)
 }
 
-func (t *transfer) depth() operation.Depth {
+// digest reports whether the operation wants the destination read back even
+// where counts prove a slice. Parameters that cannot be read want it.
+func (t *transfer) digest() bool {
 	p, err := operation.ParseRebalance(t.job.Operation().Parameters)
-	if err != nil {
-		return operation.DepthDigest
-	}
-	return p.Depth
+	return err != nil || p.Depth == operation.DepthDigest
 }
 
 // prove applies a sieve to slices that were copied to an empty destination and
 // counts those it proves; it returns the others.
-func (t *transfer) prove(ctx context.Context, which []int, v *operation.Verdict, agree func(context.Context, []int) ([]bool, error)) (unproven []int, err error) {
+func (t *transfer) prove(ctx context.Context, which []int, v *judgement, agree func(context.Context, []int) ([]bool, error)) (unproven []int, err error) {
 	if len(which) == 0 {
 		return nil, nil
 	}
@@ -125,16 +164,10 @@ func (t *transfer) prove(ctx context.Context, which []int, v *operation.Verdict,
 			unproven = append(unproven, i)
 			continue
 		}
-		e := &t.evidence[i]
+		rows := t.evidence[i].Rows
 		v.Slices.Equal++
-		if t.depth() == operation.DepthDigest {
-			v.Slices.ByPoints++
-		} else {
-			v.Slices.ByCount++
-		}
-		t.verified += e.Rows
-		v.Points.Source += e.Rows
-		v.Points.Destination += e.Rows
+		v.verified += rows
+		v.Count(operation.Findings{Points: operation.ReportPoints{Source: rows, Destination: rows}})
 	}
 	return unproven, nil
 }
@@ -166,8 +199,12 @@ func (t *transfer) countsAgree(ctx context.Context, which []int) ([]bool, error)
 func (t *transfer) counts(ctx context.Context, c *influx.Client, which []int) ([]uint64, error) {
 	sums := make([]uint64, len(which))
 	var h hasher
-	err := c.Counts(ctx, selections(pick(t.slices, which)), func(sel int, s *lineproto.Series, field string, n int64) error {
-		sums[sel] += fieldHash(h.series(s), field) * uint64(n)
+	n := 0
+	err := c.Counts(ctx, selections(pick(t.slices, which)), func(sel int, s *lineproto.Series, field string, values int64) error {
+		if n++; n%aliveEvery == 0 {
+			t.job.Alive()
+		}
+		sums[sel] += fieldHash(h.series(s), field) * uint64(values)
 		return nil
 	})
 	t.job.Alive()
@@ -184,24 +221,7 @@ func (t *transfer) digestsAgree(ctx context.Context, which []int) ([]bool, error
 		here, err = t.counts(ctx, t.source, which)
 		return err
 	})
-	both.Go(func() error {
-		rows, err := t.destination.Read(ctx, selections(pick(t.slices, which)))
-		if err != nil {
-			return err
-		}
-		defer func() { _ = rows.Close() }()
-		var h hasher
-		for n := 1; rows.Next(); n++ {
-			if rows.NewSeries() {
-				h.setSeries(rows.Series(), rows.Fields())
-			}
-			h.row(&found[rows.Statement()], rows.Time(), rows.Values())
-			if n%aliveEvery == 0 {
-				t.job.Alive()
-			}
-		}
-		return rows.Err()
-	})
+	both.Go(func() error { return t.readBack(ctx, which, found) })
 	if err := both.Wait(); err != nil {
 		return nil, err
 	}
@@ -214,13 +234,33 @@ func (t *transfer) digestsAgree(ctx context.Context, which []int) ([]bool, error
 	return agree, nil
 }
 
+// readBack takes the evidence of slices from the destination.
+func (t *transfer) readBack(ctx context.Context, which []int, found []operation.Evidence) error {
+	rows, err := t.destination.Read(ctx, selections(pick(t.slices, which)))
+	if err != nil {
+		return err
+	}
+	defer t.closeStream(rows)
+	var h hasher
+	for n := 1; rows.Next(); n++ {
+		if rows.NewSeries() {
+			h.setSeries(rows.Series(), rows.Fields())
+		}
+		h.row(&found[rows.Statement()], rows.Time(), rows.Values())
+		if n%aliveEvery == 0 {
+			t.job.Alive()
+		}
+	}
+	return rows.Err()
+}
+
 // comparePoints compares slices point by point.
-func (t *transfer) comparePoints(ctx context.Context, which []int, v *operation.Verdict) error {
+func (t *transfer) comparePoints(ctx context.Context, which []int, v *judgement) error {
 	if len(which) == 0 {
 		return nil
 	}
-	chosen := pick(t.slices, which)
-	diffs, err := t.compare(ctx, chosen, &comparison{})
+	slices.Sort(which)
+	diffs, err := t.compare(ctx, pick(t.slices, which), &comparison{})
 	if err != nil {
 		return err
 	}
@@ -235,108 +275,101 @@ func (t *transfer) comparePoints(ctx context.Context, which []int, v *operation.
 // weigh turns a difference into a verdict. The destination may hold more than
 // the source, and other values where it held them before the copy: the owner's
 // values win in a rebalance. Everything else is unproven.
-func (t *transfer) weigh(ctx context.Context, i int, d *difference, v *operation.Verdict) error {
-	s := &t.slices[i]
-	v.Points.Source += d.source
-	v.Points.Destination += d.destination
-	v.Extra += d.extra
+func (t *transfer) weigh(ctx context.Context, i int, d *difference, v *judgement) error {
+	found := operation.Findings{
+		Points:  operation.ReportPoints{Source: d.source, Destination: d.destination},
+		Missing: d.missing, Extra: d.extra, Different: d.different,
+	}
 	if d.missing > 0 {
-		expired, err := t.expiredMissing(ctx, s, d.missing)
+		expired, err := t.expiredMissing(ctx, i, d.missing)
 		if err != nil {
 			return err
 		}
-		v.Expired += expired
-		d.missing -= expired
+		found.Expired, found.Missing = expired, d.missing-expired
 	}
-	v.Missing += d.missing
-	v.Different += d.different
-	problem := operation.Problem{
-		Slice: *s, SourceURL: t.task.Source, DestURL: t.task.Destination,
-		Source: d.source, Destination: d.destination,
-		Missing: d.missing, Extra: d.extra, Different: d.different, Example: d.example,
+	problem := t.problem(i)
+	problem.Source, problem.Destination, problem.Example = d.source, d.destination, d.example
+	problem.Missing, problem.Extra, problem.Different = found.Missing, found.Extra, found.Different
+	if found.Missing > 0 || found.Different > t.evidence[i].Kept {
+		problem.Detail = fmt.Sprintf("%d points are missing at the owner and %d differ", found.Missing, found.Different)
+		v.Reopen(i, found, problem)
+		return nil
 	}
-	if d.missing == 0 && d.different <= t.evidence[i].Kept {
-		t.verified += d.source
-	}
+	v.verified += d.source - found.Expired
+	v.Count(found)
 	switch {
-	case d.missing > 0 || d.different > t.evidence[i].Kept:
-		v.Slices.Unequal++
-		v.Unproven = append(v.Unproven, i)
-		problem.Code = operation.CodeUnequal
-		problem.Detail = fmt.Sprintf("%d points are missing at the owner and %d differ", d.missing, d.different)
-		v.AddProblem(problem)
-	case d.different > 0:
+	case found.Different > 0:
 		v.Slices.Unequal++
 		problem.Resolution = operation.ResolutionOwnerKept
 		v.AddProblem(problem)
-	default:
-		v.Slices.Equal++
-		v.Slices.ByPoints++
-		if d.extra > 0 {
-			problem.Resolution = operation.ResolutionExtra
-			v.AddProblem(problem)
-		}
+		return nil
+	case found.Extra > 0:
+		problem.Resolution = operation.ResolutionExtra
+		v.AddProblem(problem)
+	case found.Expired > 0:
+		problem.Resolution = operation.ResolutionExpired
+		v.AddProblem(problem)
 	}
+	v.Slices.Equal++
+	v.Slices.ByPoints++
 	return nil
 }
 
+// problem begins the problem of a slice.
+func (t *transfer) problem(i int) operation.Problem {
+	return operation.Problem{Slice: t.slices[i], SourceURL: t.task.Source, DestURL: t.task.Destination}
+}
+
 // expiredMissing returns how many of the points missing at the destination are
-// older than its retention admits by now.
-func (t *transfer) expiredMissing(ctx context.Context, s *operation.Slice, missing int64) (int64, error) {
+// older than its retention admits by now, by the destination's own words during
+// the copy or by the clock.
+func (t *transfer) expiredMissing(ctx context.Context, i int, missing int64) (int64, error) {
+	s := t.slices[i]
+	refused := min(missing, t.evidence[i].Expired)
 	policies, err := t.destination.RetentionPolicies(ctx, s.Database)
 	if err != nil {
 		return 0, err
 	}
-	for _, p := range policies {
-		if p.Name != s.RetentionPolicy || p.Duration == 0 {
-			continue
-		}
-		cutoff := t.Now().Add(-p.Duration).UnixNano()
-		if cutoff <= s.From {
-			return 0, nil
-		}
-		old := *s
-		if cutoff < old.To {
-			old.To, old.Last = cutoff, false
-		}
-		diffs, err := t.compare(ctx, []operation.Slice{old}, &comparison{})
-		if err != nil {
-			return 0, err
-		}
-		return min(missing, diffs[0].missing), nil
+	at := slices.IndexFunc(policies, func(p influx.RetentionPolicy) bool { return p.Name == s.RetentionPolicy })
+	if at < 0 || policies[at].Duration == 0 {
+		return 0, nil
 	}
-	return 0, nil
+	cutoff := t.Now().Add(-policies[at].Duration).UnixNano()
+	if cutoff <= s.From {
+		return refused, nil
+	}
+	if cutoff < s.To {
+		s.To, s.Last = cutoff, false
+	}
+	diffs, err := t.compare(ctx, []operation.Slice{s}, &comparison{})
+	if err != nil {
+		return 0, err
+	}
+	return min(missing, max(refused, diffs[0].missing)), nil
 }
 
 // countExpired counts what was left out of the copy because retention no longer
 // admits it at a destination.
-func (t *transfer) countExpired(ctx context.Context, i int, v *operation.Verdict) error {
+func (t *transfer) countExpired(ctx context.Context, i int, v *judgement) error {
 	n, err := t.source.Totals(ctx, selections(t.slices[i:i+1]))
 	if err != nil {
 		return err
 	}
-	v.Expired += n[0]
+	v.Count(operation.Findings{Expired: n[0]})
 	return nil
 }
 
 // notCopied reports a slice that the copy task could not finish.
-func (t *transfer) notCopied(i int, failed *operation.Error, v *operation.Verdict) {
+func (t *transfer) notCopied(i int, of *operation.Task, v *judgement) {
 	v.Slices.Unequal++
-	problem := operation.Problem{
-		Slice: t.slices[i], SourceURL: t.task.Source, DestURL: t.task.Destination,
-		Code: "not_copied", Detail: "its copy did not end",
+	p := t.problem(i)
+	p.Code, p.Detail = operation.CodeNotCopied, "its copy did not end"
+	if of.Error != nil {
+		p.Code, p.Detail = of.Error.Code, of.Error.Detail
 	}
-	if failed != nil {
-		problem.Code, problem.Detail = failed.Code, failed.Detail
+	at := slices.IndexFunc(of.Problems, func(e operation.SliceError) bool { return e.Index == i })
+	if at >= 0 {
+		p.Code, p.Detail = of.Problems[at].Code, of.Problems[at].Detail
 	}
-	for _, p := range t.problems {
-		if p.Index == i {
-			problem.Code, problem.Detail = p.Code, p.Detail
-		}
-	}
-	v.AddProblem(problem)
+	v.AddProblem(p)
 }
-
-// ErrClaimLost is what a Job's methods return, wrapped, when another worker has
-// taken the task over.
-var ErrClaimLost = errors.New("the claim of the task is lost")

@@ -165,10 +165,13 @@ func validateRemoved(backends []RemovedBackend) error {
 			return &InvalidError{Field: field + ".url", Problem: "is not an http or https address", Hint: "give it as http://host:port"}
 		case u.User != nil:
 			return &InvalidError{Field: field + ".url", Problem: "contains credentials", Hint: "put them in username and password"}
-		case seen[b.URL]:
+		case u.RawQuery != "", u.ForceQuery, u.Fragment != "":
+			// A query may hold credentials too, and addresses are shown.
+			return &InvalidError{Field: field + ".url", Problem: "has a query or fragment", Hint: "give it as http://host:port"}
+		case seen[strings.TrimRight(b.URL, "/")]:
 			return &InvalidError{Field: field + ".url", Problem: "is named twice", Hint: "name each backend once"}
 		}
-		seen[b.URL] = true
+		seen[strings.TrimRight(b.URL, "/")] = true
 	}
 	return nil
 }

@@ -1,0 +1,78 @@
+package mover
+
+import (
+	"context"
+	"fmt"
+
+	"ringmaster/pkg/influx"
+	"ringmaster/pkg/lineproto"
+	"ringmaster/pkg/operation"
+)
+
+// refuseAmbiguous checks the types of fields in a window that several shard
+// groups of one end cover. There the server reads a field as one type: it casts
+// integers to floats and hides booleans or strings, so a field that has several
+// types there cannot be read truly. The destination matters only when it holds
+// something, and is compared.
+func (t *transfer) refuseAmbiguous(ctx context.Context, s *operation.Slice, occupied bool) error {
+	if !s.Overlap {
+		return nil
+	}
+	if err := checkTypes(ctx, t.source, s); err != nil || !occupied {
+		return err
+	}
+	return checkTypes(ctx, t.destination, s)
+}
+
+func checkTypes(ctx context.Context, c *influx.Client, s *operation.Slice) error {
+	fields, err := c.FieldKeys(ctx, s.Database, s.RetentionPolicy, s.Measurement)
+	if err != nil {
+		return err
+	}
+	for _, name := range sortedKeys(fields) {
+		if len(fields[name]) < 2 {
+			continue
+		}
+		// Some shard of the policy has another type; this window need not.
+		k, err := c.Kinds(ctx, selection(s), name)
+		if err != nil {
+			return err
+		}
+		if readTruly(k, fields[name]) {
+			continue
+		}
+		return &operation.Error{
+			Code: "type_ambiguous",
+			Detail: operation.Clip(fmt.Sprintf("field %q has the types %v in shard groups that overlap in this window, and InfluxDB reads them as one; "+
+				"nothing of the slice was copied. Rewrite the field with one type at %s (for example with SELECT … INTO another measurement for each type) and start the operation again",
+				name, fields[name], c.URL())),
+		}
+	}
+	return nil
+}
+
+// readTruly reports whether a window with values of these kinds is read as it
+// is, where the policy has these types of the field. Of floats and integers in
+// one window the server says nothing: where both types exist, values read as
+// floats may be integers, and are not trusted even if they are not. Values read
+// as integers are, since a float in any of the shards would make them floats.
+func readTruly(k influx.Kinds, types []lineproto.Kind) bool {
+	numeric := 0
+	for _, kind := range types {
+		if kind == lineproto.Float || kind == lineproto.Integer || kind == lineproto.Unsigned {
+			numeric++
+		}
+	}
+	switch {
+	case k.Numbers == 0 && k.Strings == 0 && k.Booleans == 0:
+		return true
+	case k.Numbers > 0 && k.Strings == 0 && k.Booleans == 0:
+		return numeric == 1 || k.Read == lineproto.Integer && numeric == 2
+	case k.Strings > 0 && k.Numbers == 0 && k.Booleans == 0:
+		return k.Read == lineproto.String
+	case k.Booleans > 0 && k.Numbers == 0 && k.Strings == 0:
+		return k.Read == lineproto.Boolean
+	default:
+		return false
+	}
+}
