@@ -97,8 +97,19 @@ func (c *claim) carryOut(ctx context.Context) error {
 	store, done := context.WithTimeout(context.WithoutCancel(ctx), c.worker.options.Drain)
 	defer done()
 	end := c.end(store, err)
+	if c.gone() {
+		log.WarnContext(ctx, "task lost to another worker", "error", err)
+		return end
+	}
 	log.InfoContext(ctx, "task given back", "state", c.record.Value.State, "error", err)
 	return end
+}
+
+// gone reports whether the record has turned out to be another worker's.
+func (c *claim) gone() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lost != nil
 }
 
 // beat keeps the claim alive for as long as the handler shows signs of life.
