@@ -5,8 +5,10 @@ package integration_test
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -33,6 +35,10 @@ func run(m *testing.M) int {
 	if raceEnabled {
 		flags = append(flags, "-race")
 	}
+	if err := noteSources(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	if err := harness.BuildPrograms(ctx, binDir, flags...); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -50,4 +56,26 @@ func run(m *testing.M) int {
 		}
 	}
 	return code
+}
+
+// noteSources looks at every source of the programs, so that the Go tool knows
+// that the result of these tests rests on them and does not take it from its
+// cache when one has changed.
+func noteSources() error {
+	root, err := harness.Root()
+	if err != nil {
+		return err
+	}
+	for _, dir := range []string{"cmd", "events", "pkg"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, _ fs.DirEntry, err error) error {
+			if err == nil {
+				_, err = os.Stat(path)
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("looking at the sources: %w", err)
+		}
+	}
+	return nil
 }
