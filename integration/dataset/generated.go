@@ -15,6 +15,9 @@ import (
 // groups of a day and of a week begin too.
 const FirstTime int64 = 1_699_833_600_000_000_000
 
+// MetricsDatabase is the database of [Metrics] and [Hourly].
+const MetricsDatabase = "metrics"
+
 // hosts is the number of series of a generated measurement.
 const hosts = 20
 
@@ -23,7 +26,7 @@ const hosts = 20
 // minute of each of 20 hosts.
 func Metrics(measurements, points int) Set {
 	return Set{
-		Name: "metrics", Source: "generated", Database: "metrics", Policy: kept("raw", day, true),
+		Name: "metrics", Source: "generated", Database: MetricsDatabase, Policy: kept("raw", day, true),
 		read: func(_ *bufio.Reader, emit func(*Point) error) error {
 			return metrics(measurements, points, time.Minute, emit)
 		},
@@ -35,7 +38,7 @@ func Metrics(measurements, points int) Set {
 func Hourly(measurements, points int) Set {
 	hourly := influx.RetentionPolicy{Name: "hourly", Duration: 5200 * week, ShardDuration: 2 * week, Replication: 1}
 	return Set{
-		Name: "hourly metrics", Source: "generated", Database: "metrics", Policy: hourly,
+		Name: "hourly metrics", Source: "generated", Database: MetricsDatabase, Policy: hourly,
 		read: func(_ *bufio.Reader, emit func(*Point) error) error {
 			return metrics(measurements, points, time.Hour, emit)
 		},
@@ -92,13 +95,14 @@ func awkward(emit func(*Point) error) error {
 		lineproto.FloatValue(math.Copysign(0, -1)), lineproto.FloatValue(0.1),
 		lineproto.BooleanValue(true), lineproto.BooleanValue(false),
 	}
-	// A field of each type; a point has one of them.
-	fields := []string{"text", "whole number", "number,decimal", "yes=no"}
+	// A field of each type, of which a point has one, and one that all have.
+	fields := []string{"text", "whole number", "number,decimal", "yes=no", "n"}
 	for _, name := range names {
 		s := series(name, lineproto.Tag{Key: "straße, nr", Value: "Hauptstraße 7, Haus \"b\""}, lineproto.Tag{Key: "ünit=", Value: name})
 		for i, v := range values {
 			p := &Point{Series: s, Fields: fields, Values: make([]lineproto.Value, len(fields)), Time: FirstTime + int64(i)}
 			p.Values[columnOf(v.Kind)] = v
+			p.Values[4] = lineproto.IntegerValue(int64(i))
 			if err := emit(p); err != nil {
 				return err
 			}
