@@ -27,18 +27,19 @@ events and health, on one port.
 
 // options is what flags, environment and configuration file say together.
 type options struct {
-	configFile   string
-	data         string
-	listen       string
-	nats         string
-	natsListen   string
-	keyFile      string
-	slots        int
-	prefix       string
-	acceptConfig bool
-	lease        time.Duration
-	patience     time.Duration
-	logLevel     slog.Level
+	configFile     string
+	data           string
+	listen         string
+	nats           string
+	natsListen     string
+	keyFile        string
+	slots          int
+	prefix         string
+	acceptConfig   bool
+	lease          time.Duration
+	patience       time.Duration
+	backendTimeout time.Duration
+	logLevel       slog.Level
 
 	config *topology.Config
 }
@@ -61,6 +62,7 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 	fs.BoolVar(&o.acceptConfig, "accept-config", false, "apply a configuration that equals an earlier epoch")
 	fs.DurationVar(&o.lease, "lease", 0, "how long the work of a dead process lies idle before another takes it over, as a `DURATION` (default 10s, kept from the first start)")
 	fs.DurationVar(&o.patience, "patience", 0, "how long a backend that refuses is tried again before its tasks fail, as a `DURATION` (default 2m; five times as long for one that does not answer)")
+	fs.DurationVar(&o.backendTimeout, "backend-timeout", 0, "how long a backend may be silent in the middle of a request, as a `DURATION` (default 30s)")
 	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "`LEVEL` of the log: debug, info, warn or error")
 	fs.BoolVar(&check, "check", false, "validate the configuration, print what it means, and exit")
 	fs.BoolVar(&version, "version", false, "print the version and exit")
@@ -85,6 +87,9 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 	}
 	if o.patience < 0 {
 		wrong("-patience %s: use a positive duration", o.patience)
+	}
+	if o.backendTimeout < 0 {
+		wrong("-backend-timeout %s: use a positive duration", o.backendTimeout)
 	}
 	if len(usage.Mistakes) > 0 {
 		return nil, usage

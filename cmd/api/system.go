@@ -59,7 +59,10 @@ func newSystem(ctx context.Context, o *options, logger *slog.Logger) (_ *system,
 	if err := s.openBus(ctx); err != nil {
 		return nil, err
 	}
-	if s.engine, err = program.NewEngine(ctx, "api", s.bus, keys, o.patience, logger); err != nil {
+	s.engine, err = program.NewEngine(ctx, s.bus, program.EngineOptions{
+		Name: "api", Keys: keys, Patience: o.patience, BackendTimeout: o.backendTimeout, Logger: logger,
+	})
+	if err != nil {
 		return nil, err
 	}
 	s.atlas, err = controller.OpenAtlas(ctx, s.engine.Ledger, keys, o.config.Topology(), o.acceptConfig, logger, time.Now)

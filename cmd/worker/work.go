@@ -33,13 +33,14 @@ const help = `worker carries out the tasks of Ringmaster's operations.
 
 // options is what flags and environment say.
 type options struct {
-	nats     string
-	data     string
-	keyFile  string
-	slots    int
-	listen   string
-	patience time.Duration
-	logLevel slog.Level
+	nats           string
+	data           string
+	keyFile        string
+	slots          int
+	listen         string
+	patience       time.Duration
+	backendTimeout time.Duration
+	logLevel       slog.Level
 }
 
 func parseOptions(args, environ []string, out io.Writer) (*options, error) {
@@ -52,6 +53,7 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 	fs.IntVar(&o.slots, "slots", runtime.NumCPU(), "how many tasks run at once, `N`")
 	fs.StringVar(&o.listen, "listen", "", "`ADDR` of health and metrics (default: none)")
 	fs.DurationVar(&o.patience, "patience", 0, "how long a backend that refuses is tried again before its tasks fail, as a `DURATION` (default 2m; five times as long for one that does not answer)")
+	fs.DurationVar(&o.backendTimeout, "backend-timeout", 0, "how long a backend may be silent in the middle of a request, as a `DURATION` (default 30s)")
 	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "`LEVEL` of the log: debug, info, warn or error")
 	fs.BoolVar(&version, "version", false, "print the version and exit")
 	if err := program.Parse(fs, help, args, environ, out); err != nil {
@@ -77,6 +79,9 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 	}
 	if o.patience < 0 {
 		wrong("-patience %s: use a positive duration", o.patience)
+	}
+	if o.backendTimeout < 0 {
+		wrong("-backend-timeout %s: use a positive duration", o.backendTimeout)
 	}
 	if len(usage.Mistakes) > 0 {
 		return nil, usage
@@ -110,7 +115,9 @@ func work(ctx context.Context, o *options, logger *slog.Logger, out io.Writer) e
 		return fmt.Errorf("connecting to NATS: %w", err)
 	}
 	defer b.Close()
-	engine, err := program.NewEngine(ctx, "worker", b, keys, o.patience, logger)
+	engine, err := program.NewEngine(ctx, b, program.EngineOptions{
+		Name: "worker", Keys: keys, Patience: o.patience, BackendTimeout: o.backendTimeout, Logger: logger,
+	})
 	if err != nil {
 		return err
 	}

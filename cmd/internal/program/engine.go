@@ -32,9 +32,23 @@ type Engine struct {
 // than one that refuses.
 const unreachable = 5
 
-// NewEngine opens the engine on a bus whose specs have been applied. patience is
-// how long a refusing backend is tried again; 0 means the mover's default.
-func NewEngine(ctx context.Context, name string, b *bus.Bus, keys *secrets.Keyring, patience time.Duration, logger *slog.Logger) (*Engine, error) {
+// EngineOptions say how an engine works. Zero durations mean the defaults of
+// those who use them.
+type EngineOptions struct {
+	// Name is the program's; with a random part it names the process.
+	Name string
+	Keys *secrets.Keyring
+	// Patience is how long a refusing backend is tried again.
+	Patience time.Duration
+	// BackendTimeout is how long a backend may be silent in the middle of a
+	// request.
+	BackendTimeout time.Duration
+	Logger         *slog.Logger
+}
+
+// NewEngine opens the engine on a bus whose specs have been applied.
+func NewEngine(ctx context.Context, b *bus.Bus, o EngineOptions) (*Engine, error) {
+	name, logger := o.Name, o.Logger
 	e := &Engine{ID: name + "-" + uuid.NewString()[:8], Logger: logger}
 	var err error
 	if e.Ledger, err = ledger.New(ctx, b, ledger.Options{Source: name + "/" + e.ID, Logger: logger}); err != nil {
@@ -46,8 +60,8 @@ func NewEngine(ctx context.Context, name string, b *bus.Bus, keys *secrets.Keyri
 	if e.Leases, err = b.Leases(ctx); err != nil {
 		return nil, fmt.Errorf("opening the leases: %w", err)
 	}
-	roster := mover.NewRoster(e.Ledger, keys, ledger.SealContext, influx.Options{UserAgent: "ringmaster"})
-	e.Mover = mover.New(roster, mover.Config{Refused: patience, Unreachable: unreachable * patience, Logger: logger})
+	roster := mover.NewRoster(e.Ledger, o.Keys, ledger.SealContext, influx.Options{UserAgent: "ringmaster", Timeout: o.BackendTimeout})
+	e.Mover = mover.New(roster, mover.Config{Refused: o.Patience, Unreachable: unreachable * o.Patience, Logger: logger})
 	return e, nil
 }
 
