@@ -76,8 +76,8 @@ func (e *TransitionError) Error() string {
 // CanMove reports whether an operation may go from s to the given state;
 // pausedIn is the state it was paused in when s is Paused.
 func (s State) CanMove(to, pausedIn State) bool {
-	if s == Paused && to == pausedIn {
-		return pausable(pausedIn)
+	if s == Paused && to == pausedIn && pausable(pausedIn) {
+		return true
 	}
 	return slices.Contains(transitions[s], to)
 }

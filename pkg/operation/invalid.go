@@ -1,0 +1,59 @@
+package operation
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"strconv"
+	"strings"
+)
+
+// InvalidError is a parameter that cannot be accepted: which one, why, and what
+// to do instead.
+type InvalidError struct {
+	Field   string
+	Problem string
+	Hint    string
+}
+
+func (e *InvalidError) Error() string { return e.Field + ": " + e.Problem }
+
+const (
+	kindsHint = "GET /v1/kinds lists the parameters of each kind"
+	// maxKey bounds the unknown keys that are repeated to who sent them.
+	maxKey = 100
+)
+
+// decodeStrict refuses unknown keys, trailing data and anything but an object,
+// and names the field that is wrong.
+func decodeStrict(raw json.RawMessage, into any) error {
+	if len(bytes.TrimSpace(raw)) == 0 {
+		raw = json.RawMessage("{}")
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.DisallowUnknownFields()
+	err := dec.Decode(into)
+	if err == nil {
+		if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+			return &InvalidError{Field: "parameters", Problem: "is followed by more data", Hint: "send one JSON object"}
+		}
+		return nil
+	}
+	var wrongType *json.UnmarshalTypeError
+	if errors.As(err, &wrongType) {
+		field := wrongType.Field
+		if field == "" {
+			field = "parameters"
+		}
+		return &InvalidError{Field: field, Problem: "is a " + wrongType.Value, Hint: "use a " + wrongType.Type.String()}
+	}
+	if quoted, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		name, err := strconv.Unquote(quoted)
+		if err != nil || name == "" || len(name) > maxKey {
+			return &InvalidError{Field: "parameters", Problem: "have a key that is not known", Hint: kindsHint}
+		}
+		return &InvalidError{Field: name, Problem: "is not known", Hint: kindsHint}
+	}
+	return &InvalidError{Field: "parameters", Problem: "is not valid JSON", Hint: err.Error()}
+}

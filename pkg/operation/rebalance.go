@@ -1,0 +1,173 @@
+package operation
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// Depth is how a copy is proven.
+type Depth string
+
+const (
+	// DepthCount proves a slice by counts per series and field where counts
+	// prove it (an empty destination, an unchanged source), else by points.
+	DepthCount Depth = "count"
+	// DepthDigest reads the destination back and compares every point.
+	DepthDigest Depth = "digest"
+)
+
+// RebalanceMode says whether a circle has grown or shrunk.
+type RebalanceMode string
+
+const (
+	// RebalanceAdd moves what each backend of the circle does not own.
+	RebalanceAdd RebalanceMode = "add"
+	// RebalanceRemove also moves what lies on backends that left the circle.
+	RebalanceRemove RebalanceMode = "rm"
+)
+
+// MaxWorkers bounds the `workers` parameter.
+const MaxWorkers = 1024
+
+// Rebalance are the parameters of KindRebalance.
+type Rebalance struct {
+	// CircleID is the circle's index in the configuration, from 0.
+	CircleID  int           `json:"circle_id"`
+	Operation RebalanceMode `json:"operation"`
+	// Databases limits the move; empty means all.
+	Databases []string `json:"databases,omitempty"`
+	// RemovedBackends are read as sources too; required for RebalanceRemove.
+	RemovedBackends []RemovedBackend `json:"removed_backends,omitempty"`
+	// Workers is how many measurements move at once from one source; 0 leaves
+	// it to the free slots.
+	Workers int   `json:"workers,omitempty"`
+	Depth   Depth `json:"depth,omitempty"`
+}
+
+// RemovedBackend is a backend that has left its circle. Username and Password
+// are accepted and never shown; a stored record has them in Sealed only.
+type RemovedBackend struct {
+	Name     string `json:"name"`
+	URL      string `json:"url"`
+	Username string `json:"username,omitempty"`
+	Password string `json:"password,omitempty"`
+	Sealed   string `json:"sealed,omitempty"`
+}
+
+// String never shows the credentials.
+func (b RemovedBackend) String() string { return b.Name + " (" + b.URL + ")" }
+
+// GoString never shows the credentials.
+func (b RemovedBackend) GoString() string { return b.String() }
+
+// ParseRebalance reads and checks rebalance parameters. Unknown keys are
+// refused; the error is an *InvalidError that names the field.
+func ParseRebalance(raw json.RawMessage) (Rebalance, error) {
+	// A missing circle_id must not mean circle 0.
+	var required struct {
+		CircleID *int `json:"circle_id"`
+	}
+	var p Rebalance
+	if err := decodeStrict(raw, &p); err != nil {
+		return p, err
+	}
+	if err := json.Unmarshal(raw, &required); err != nil || required.CircleID == nil {
+		return p, &InvalidError{Field: "circle_id", Problem: "is missing", Hint: "give the index of the circle, starting at 0"}
+	}
+	return p, p.validate()
+}
+
+func (p *Rebalance) validate() error {
+	if p.CircleID < 0 {
+		return &InvalidError{Field: "circle_id", Problem: "is negative", Hint: "give the index of the circle, starting at 0"}
+	}
+	switch p.Operation {
+	case RebalanceAdd:
+		if len(p.RemovedBackends) > 0 {
+			return &InvalidError{Field: "removed_backends", Problem: "belongs to operation rm", Hint: "leave it out or use operation rm"}
+		}
+	case RebalanceRemove:
+		if len(p.RemovedBackends) == 0 {
+			return &InvalidError{Field: "removed_backends", Problem: "is missing", Hint: "name each backend that left the circle by name and url"}
+		}
+	default:
+		return &InvalidError{Field: "operation", Problem: fmt.Sprintf("%q is not an operation", p.Operation), Hint: "use add or rm"}
+	}
+	switch p.Depth {
+	case "":
+		p.Depth = DepthCount
+	case DepthCount, DepthDigest:
+	default:
+		return &InvalidError{Field: "depth", Problem: fmt.Sprintf("%q is not a depth", p.Depth), Hint: "use count or digest"}
+	}
+	if p.Workers < 0 || p.Workers > MaxWorkers {
+		return &InvalidError{Field: "workers", Problem: fmt.Sprintf("%d is out of range", p.Workers), Hint: fmt.Sprintf("use 0 (no limit) to %d", MaxWorkers)}
+	}
+	for i, db := range p.Databases {
+		if db == "" {
+			return &InvalidError{Field: fmt.Sprintf("databases[%d]", i), Problem: "is empty", Hint: "leave databases out to move all of them"}
+		}
+	}
+	return validateRemoved(p.RemovedBackends)
+}
+
+func validateRemoved(backends []RemovedBackend) error {
+	seen := map[string]bool{}
+	for i, b := range backends {
+		field := fmt.Sprintf("removed_backends[%d]", i)
+		u, err := url.Parse(b.URL)
+		switch {
+		case b.Name == "":
+			return &InvalidError{Field: field + ".name", Problem: "is missing", Hint: "use the name the backend had in the configuration"}
+		case b.URL == "":
+			return &InvalidError{Field: field + ".url", Problem: "is missing", Hint: "give the backend's address, such as http://127.0.0.1:8086"}
+		case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Host == "":
+			return &InvalidError{Field: field + ".url", Problem: "is not an http or https address", Hint: "give it as http://host:port"}
+		case u.User != nil:
+			return &InvalidError{Field: field + ".url", Problem: "contains credentials", Hint: "put them in username and password"}
+		case u.RawQuery != "", u.ForceQuery, u.Fragment != "":
+			// A query may hold credentials too, and addresses are shown.
+			return &InvalidError{Field: field + ".url", Problem: "has a query or fragment", Hint: "give it as http://host:port"}
+		case seen[strings.TrimRight(b.URL, "/")]:
+			return &InvalidError{Field: field + ".url", Problem: "is named twice", Hint: "name each backend once"}
+		}
+		seen[strings.TrimRight(b.URL, "/")] = true
+	}
+	return nil
+}
+
+// Scope returns what a request of this kind holds exclusively.
+func (p Rebalance) Scope() []string { return []string{CircleScope(p.CircleID)} }
+
+// CircleScope is the scope of one circle.
+func CircleScope(id int) string { return fmt.Sprintf("circle/%d", id) }
+
+// Public returns a copy of o that may be shown: parameters without credentials,
+// sealed or not.
+func (o Operation) Public() Operation {
+	o.Parameters = publicParameters(o.Kind, o.Parameters)
+	return o
+}
+
+func publicParameters(kind Kind, raw json.RawMessage) json.RawMessage {
+	if kind != KindRebalance {
+		return raw
+	}
+	var p Rebalance
+	if err := json.Unmarshal(raw, &p); err != nil {
+		return json.RawMessage("{}")
+	}
+	p.RemovedBackends = slices.Clone(p.RemovedBackends)
+	for i := range p.RemovedBackends {
+		b := &p.RemovedBackends[i]
+		b.Username, b.Password, b.Sealed = "", "", ""
+	}
+	shown, err := json.Marshal(p)
+	if err != nil {
+		return json.RawMessage("{}")
+	}
+	return shown
+}
