@@ -1,0 +1,92 @@
+# Everything here needs Go and nothing else, except test-race, which needs a C
+# compiler as the race detector does.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+
+GOLANGCI_LINT_VERSION := v2.15.0
+
+BIN    := bin
+CACHE  := $(CURDIR)/.cache
+LINTER := $(CACHE)/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
+
+# Variables for the command line.
+FUZZTIME     ?= 20s
+CRASH        ?= 50
+RUN          ?= .
+TEST_TIMEOUT ?= 30m
+TESTFLAGS    ?=
+BENCHFLAGS   ?=
+
+# The modules nested in this one; the Go tool does not look into them.
+NESTED    := $(patsubst ./%/go.mod,%,$(shell find . -mindepth 2 -name go.mod -not -path './.*'))
+GENERATED := events/asyncapi.yaml events/schemas events/examples
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-race crash fuzz bench lint generate verify clean
+
+help: ## show this help
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo 'RUN=pattern chooses tests, TESTFLAGS="-v -count=1" says how to run them;'
+	@echo 'FUZZTIME=5m, CRASH=200 and BENCHFLAGS="-large 0" change fuzz, crash and bench.'
+
+build: ## build the programs into bin/
+	go build -trimpath -o $(BIN)/ ./cmd/...
+
+demo: ## a rebalance between real InfluxDB servers, with a worker killed half-way (KEEP=1 leaves it running)
+	go run ./integration/demo
+
+test: ## run all tests
+	CGO_ENABLED=0 go test -timeout $(TEST_TIMEOUT) -run '$(RUN)' $(TESTFLAGS) ./...
+	$(call nested,CGO_ENABLED=0 go test $(TESTFLAGS) ./...)
+
+test-race: ## run all tests under the race detector (needs a C compiler)
+	CGO_ENABLED=1 go test -race -timeout $(TEST_TIMEOUT) -run '$(RUN)' $(TESTFLAGS) ./...
+	$(call nested,CGO_ENABLED=0 go test $(TESTFLAGS) ./...)
+
+crash: ## run the crash suite at length: CRASH rounds of each kind of kill -9
+	CGO_ENABLED=0 CRASH=$(CRASH) go test -count=1 -timeout 6h -run '^TestCrash' -v ./integration
+
+fuzz: ## run each fuzz target for FUZZTIME
+	@grep -rlE '^func Fuzz' --include='*_test.go' cmd events integration pkg | sort | while read -r file; do \
+		for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' "$$file"); do \
+			echo "$$target in ./$${file%/*}"; \
+			CGO_ENABLED=0 go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$${file%/*}" </dev/null; \
+		done; \
+	done
+
+bench: ## measure: the packages' benchmarks, then whole moves against a bare loop in the same run
+	go test -run '^$$' -bench . -benchmem ./pkg/... ./events/... | grep -v -e 'no test files' -e '^PASS'
+	go run ./integration/bench $(BENCHFLAGS)
+
+lint: $(LINTER) ## run golangci-lint, built once in its pinned version
+	GOLANGCI_LINT_CACHE=$(CACHE)/golangci-lint $(LINTER) run ./...
+
+$(LINTER):
+	@echo 'building golangci-lint $(GOLANGCI_LINT_VERSION)'
+	@mkdir -p $(CACHE)/bin/fresh
+	GOBIN=$(CACHE)/bin/fresh CGO_ENABLED=0 go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	@mv $(CACHE)/bin/fresh/golangci-lint $@
+	@rmdir $(CACHE)/bin/fresh
+
+generate: ## write the generated files
+	go generate ./...
+
+verify: generate ## check that what is committed is generated, formatted and tidy
+	@stale=$$(git status --porcelain -- $(GENERATED)); if [ -n "$$stale" ]; then \
+		echo 'generated files are not what is committed; commit what make generate has written:'; \
+		echo "$$stale"; git --no-pager diff --stat -- $(GENERATED); exit 1; fi
+	@unformatted=$$(gofmt -l cmd events integration pkg deploy); if [ -n "$$unformatted" ]; then \
+		echo 'not formatted by gofmt:'; echo "$$unformatted"; exit 1; fi
+	go mod tidy -diff
+	$(call nested,go mod tidy -diff)
+	@echo 'verified: generated files, formatting, modules'
+
+clean: ## remove what make has built
+	rm -rf $(BIN) .cache
+
+# nested runs a command in each nested module.
+define nested
+@for dir in $(NESTED); do echo "$$dir: $(1)"; (cd $$dir && $(1)); done
+endef
