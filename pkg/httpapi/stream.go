@@ -34,7 +34,7 @@ type EventStream struct {
 }
 
 // NewEventStream sends the header of a stream. The stream ends when the handler
-// returns.
+// returns; it closes the EventStream before.
 func NewEventStream(c *gin.Context) *EventStream {
 	h := c.Writer.Header()
 	h.Set("Content-Type", "text/event-stream")
@@ -45,6 +45,9 @@ func NewEventStream(c *gin.Context) *EventStream {
 	c.Writer.WriteHeaderNow()
 	return &EventStream{w: c.Writer, ctl: http.NewResponseController(c.Writer)}
 }
+
+// Close gives the connection back without the stream's write deadline.
+func (s *EventStream) Close() { _ = s.ctl.SetWriteDeadline(time.Time{}) }
 
 // Event sends one event. An id of 0 is left out, so that the client keeps the
 // one it has.

@@ -99,9 +99,13 @@ type Client struct {
 }
 
 // NewClient starts a server for the handler; it ends with the test.
-func NewClient(t testing.TB, contract *Contract, handler http.Handler) *Client {
+func NewClient(t testing.TB, contract *Contract, handler http.Handler, change ...func(*http.Server)) *Client {
 	t.Helper()
-	server := httptest.NewServer(handler)
+	server := httptest.NewUnstartedServer(handler)
+	for _, c := range change {
+		c(server.Config)
+	}
+	server.Start()
 	client := server.Client()
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	t.Cleanup(func() {

@@ -8,6 +8,7 @@ import (
 
 	"ringmaster/pkg/httpapi"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/progress"
 	"ringmaster/pkg/topology"
 )
 
@@ -57,6 +58,10 @@ func (rm *room) topology(c *gin.Context) {
 		return
 	}
 	asOf := rm.Operations.AsOf()
+	if asOf.IsZero() {
+		rm.fail(c, "reading the operations", progress.ErrNotReady)
+		return
+	}
 	holders := map[string]string{}
 	for _, op := range rm.Operations.Open() {
 		for _, s := range op.Scope {

@@ -175,6 +175,7 @@ func (rm *room) stream(c *gin.Context, operationID string, after uint64) {
 		return
 	}
 	out := httpapi.NewEventStream(c)
+	defer out.Close()
 	if httpapi.OriginalMethod(c.Request) == http.MethodHead {
 		return
 	}

@@ -105,6 +105,26 @@ func TestAQuietStreamSaysThatItLives(t *testing.T) {
 	<-stopped
 }
 
+// TestAStreamOutlivesTheReadTimeout: the server's limit for requests is none
+// for streams.
+func TestAStreamOutlivesTheReadTimeout(t *testing.T) {
+	const timeout = 20 * time.Millisecond
+	b := withEvents()
+	engine := newEngine(t, b, func(d *operations.Deps) {
+		d.Heartbeat = func() (<-chan time.Time, func()) {
+			ticker := time.NewTicker(2 * timeout)
+			return ticker.C, ticker.Stop
+		}
+	})
+	spec, err := contract()
+	require.NoError(t, err)
+	c := httpapitest.NewClient(t, spec, engine, func(s *http.Server) { s.ReadTimeout = timeout })
+	next, _ := stream(t, c, "/v1/feed")
+	for range 3 {
+		require.Equal(t, ": still here", next())
+	}
+}
+
 func TestStreamsEndWhenTheProcessDrains(t *testing.T) {
 	b := withEvents()
 	draining := make(chan struct{})

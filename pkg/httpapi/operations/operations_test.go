@@ -32,6 +32,13 @@ const token = "the-admin-token"
 // serve starts the native dialect over a faked system.
 func serve(t *testing.T, b *httpapitest.Backend, change ...func(*operations.Deps)) *httpapitest.Client {
 	t.Helper()
+	spec, err := contract()
+	require.NoError(t, err)
+	return httpapitest.NewClient(t, spec, newEngine(t, b, change...))
+}
+
+func newEngine(t *testing.T, b *httpapitest.Backend, change ...func(*operations.Deps)) *httpapi.Engine {
+	t.Helper()
 	d := operations.Deps{
 		Submitter: b, Operations: httpapitest.Operations{Backend: b}, Records: httpapitest.Records{Backend: b},
 		Topology: b, Prober: b, Workers: b, Feed: b, Results: b,
@@ -50,9 +57,7 @@ func serve(t *testing.T, b *httpapitest.Backend, change ...func(*operations.Deps
 	native.Claims = append(native.Claims, "")
 	engine, err := httpapi.New(httpapi.Config{}, native)
 	require.NoError(t, err)
-	spec, err := contract()
-	require.NoError(t, err)
-	return httpapitest.NewClient(t, spec, engine)
+	return engine
 }
 
 func problem(t *testing.T, w httpapitest.Response) httpapi.Problem {
@@ -448,7 +453,7 @@ func TestDocumentsOfAnOperation(t *testing.T) {
 		Tasks:    []operation.PlanTask{{From: 0, To: 1, Wave: 1}},
 		Chunks:   []operation.Document{document}, Notes: []string{"note"},
 	}
-	require.Equal(t, 200, c.Get(id+"/plan").Status)
+	require.Contains(t, c.Get(id+"/plan").Body, `"duration_seconds":3600`)
 	b.Plans[httpapitest.ID(1)] = operation.Plan{OperationID: httpapitest.ID(1)}
 	require.Equal(t, 200, c.Get(id+"/plan").Status, "a plan of nothing")
 
@@ -569,6 +574,8 @@ func TestTopology(t *testing.T) {
 		require.Contains(t, w.Body, `"circle_name":"`+circle.Name+`","backend":"`+owner.Name+`","url":"`+owner.URL+`"`)
 	}
 
+	b.At = time.Time{}
+	require.Equal(t, 503, c.Get("/v1/topology").Status, "who holds a circle is not known yet")
 	b.Cluster_.HashKey = "unheard of"
 	require.Equal(t, 503, c.Get("/v1/where?db=a&measurement=b").Status)
 	b.Cluster_ = nil

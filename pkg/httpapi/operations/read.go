@@ -97,22 +97,45 @@ func validID(id string) bool {
 	return err == nil && parsed.String() == id
 }
 
-func (rm *room) plan(c *gin.Context) {
-	document(rm, c, "plan", func(ctx context.Context, id string) (operation.Plan, error) {
-		p, err := rm.Records.Plan(ctx, id)
-		return wholePlan(p), err
-	})
+// planView is a plan as it is shown: its durations have their unit in the name,
+// and lists with nothing in them are empty.
+type planView struct {
+	operation.Plan
+	Policies []policyView `json:"policies"`
 }
 
-// wholePlan makes the lists of a plan that has nothing in them empty instead of
-// null.
-func wholePlan(p operation.Plan) operation.Plan {
-	p.Backends = append([]operation.PlanBackend{}, p.Backends...)
-	p.Policies = append([]operation.PlanPolicy{}, p.Policies...)
-	p.Moves = append([]operation.PlanMove{}, p.Moves...)
-	p.Tasks = append([]operation.PlanTask{}, p.Tasks...)
-	p.Chunks = append([]operation.Document{}, p.Chunks...)
-	return p
+type policyView struct {
+	// Backend is an index in the plan's backends.
+	Backend              int     `json:"backend"`
+	Database             string  `json:"database"`
+	Name                 string  `json:"name"`
+	DurationSeconds      float64 `json:"duration_seconds"`
+	ShardDurationSeconds float64 `json:"shard_duration_seconds"`
+	Replication          int     `json:"replication"`
+	Default              bool    `json:"default"`
+}
+
+func newPlanView(p operation.Plan) planView {
+	v := planView{Plan: p, Policies: make([]policyView, len(p.Policies))}
+	for i, policy := range p.Policies {
+		v.Policies[i] = policyView{
+			Backend: policy.Backend, Database: policy.Database, Name: policy.Name,
+			DurationSeconds: policy.Duration.Seconds(), ShardDurationSeconds: policy.ShardDuration.Seconds(),
+			Replication: policy.Replication, Default: policy.Default,
+		}
+	}
+	v.Backends = append([]operation.PlanBackend{}, p.Backends...)
+	v.Moves = append([]operation.PlanMove{}, p.Moves...)
+	v.Tasks = append([]operation.PlanTask{}, p.Tasks...)
+	v.Chunks = append([]operation.Document{}, p.Chunks...)
+	return v
+}
+
+func (rm *room) plan(c *gin.Context) {
+	document(rm, c, "plan", func(ctx context.Context, id string) (planView, error) {
+		p, err := rm.Records.Plan(ctx, id)
+		return newPlanView(p), err
+	})
 }
 
 func (rm *room) report(c *gin.Context) {
