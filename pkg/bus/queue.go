@@ -121,7 +121,8 @@ func (q *Queue) fetch(ctx context.Context) (*Nudge, error) {
 	return nil, nil
 }
 
-// PurgeOperation removes the nudges of all tasks of an operation.
+// PurgeOperation removes the nudges of all tasks of an operation. One that is on
+// its way to a worker may still arrive.
 func (q *Queue) PurgeOperation(ctx context.Context, operation string) error {
 	if err := q.bus.purge(ctx, events.StreamTasks, events.OperationTasks(operation)); err != nil {
 		return fmt.Errorf("purging nudges of operation %s: %w", operation, err)

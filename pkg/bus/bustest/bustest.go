@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"ringmaster/events"
 	"ringmaster/pkg/bus"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
@@ -159,13 +161,35 @@ func (c *Cluster) StartNode(node int) {
 	require.True(c.t, s.ReadyForConnections(patience), "node does not start")
 }
 
-// StopNode stops a node if it runs.
+// StopNode stops a node if it runs. One that is still starting gets a little time
+// first: a server that is shut down while it opens its streams leaves some of
+// their goroutines behind.
 func (c *Cluster) StopNode(node int) {
 	if s := c.nodes[node]; s != nil {
+		for start := time.Now(); time.Since(start) < 5*time.Second && !settled(s); {
+			<-time.After(10 * time.Millisecond)
+		}
 		s.Shutdown()
 		s.WaitForShutdown()
 		c.nodes[node] = nil
 	}
+}
+
+// settled reports whether a node has caught up with every stream.
+func settled(s *natsserver.Server) bool {
+	var names []string
+	for _, spec := range events.Streams() {
+		names = append(names, spec.Name)
+	}
+	for _, spec := range events.Buckets() {
+		names = append(names, "KV_"+spec.Name)
+	}
+	for _, spec := range events.ObjectStores() {
+		names = append(names, "OBJ_"+spec.Name)
+	}
+	return !slices.ContainsFunc(names, func(name string) bool {
+		return !s.JetStreamIsStreamCurrent(natsserver.DEFAULT_GLOBAL_ACCOUNT, name)
+	})
 }
 
 // StreamLeader returns the node that leads a stream, or -1.
