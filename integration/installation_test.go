@@ -46,6 +46,13 @@ func install(t testing.TB) *installation {
 	return in
 }
 
+// as returns the installation for the use of a subtest.
+func (in *installation) as(t testing.TB) *installation {
+	sub := *in
+	sub.t = t
+	return &sub
+}
+
 // close stops the programs in order and looks at what they have printed.
 func (in *installation) close() {
 	for _, p := range in.programs() {
@@ -129,6 +136,23 @@ func (in *installation) rebalanceRemove(circle int, removed []harness.Backend, d
 		p["databases"] = databases
 	}
 	return in.submit(p)
+}
+
+// submitOld submits by the dialect of influx-proxy, as its users' scripts do, and
+// returns the operation's id.
+func (in *installation) submitOld(query string, removed ...harness.Backend) string {
+	in.t.Helper()
+	body := ""
+	if len(removed) > 0 {
+		body = asJSON(in.t, map[string]any{"backends": removed})
+	}
+	res, answer := in.do(http.MethodPost, "/rebalance?"+query, nil, body)
+	require.Equal(in.t, http.StatusAccepted, res.StatusCode, answer)
+	require.Equal(in.t, "accepted\n", answer)
+	id := res.Header.Get("X-Operation-Id")
+	require.NotEmpty(in.t, id)
+	require.Equal(in.t, "/v1/operations/"+id, res.Header.Get("Location"))
+	return id
 }
 
 func (in *installation) submit(parameters map[string]any) operation.Operation {

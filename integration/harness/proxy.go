@@ -160,35 +160,70 @@ func (p *Proxy) ErrorHalfway(words string) http.HandlerFunc {
 		if err != nil {
 			Hangup()
 		}
-		parts := msgpackParts(body)
-		var half []byte
-		for _, part := range parts[:len(parts)/2] {
-			half = append(half, part...)
-		}
+		half, statement := halfOf(body)
 		half = msgp.AppendMapHeader(half, 1)
 		half = msgp.AppendString(half, "results")
 		half = msgp.AppendArrayHeader(half, 1)
 		half = msgp.AppendMapHeader(half, 2)
 		half = msgp.AppendString(half, "statement_id")
-		half = msgp.AppendInt(half, 0)
+		half = msgp.AppendInt64(half, statement)
 		half = msgp.AppendString(half, "error")
 		half = msgp.AppendString(half, words)
 		send(w, res, half)
 	}
 }
 
-// msgpackParts cuts a chunked answer into its chunks.
-func msgpackParts(body []byte) [][]byte {
-	var parts [][]byte
-	for len(body) > 0 {
-		rest, err := msgp.Skip(body)
-		if err != nil {
+// Truncate is the fault of a server whose answer in msgpack ends half-way as if
+// that were all.
+func (p *Proxy) Truncate(w http.ResponseWriter, r *http.Request) {
+	res, body, err := p.Fetch(r)
+	if err != nil {
+		Hangup()
+	}
+	half, _ := halfOf(body)
+	send(w, res, half)
+}
+
+// Pretend is the fault of a server that acknowledges a write and forgets it.
+func Pretend(w http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// halfOf returns the first half of the chunks of an answer in msgpack, and the
+// statement that the last of them answers.
+func halfOf(body []byte) (half []byte, statement int64) {
+	var chunks [][]byte
+	for rest := body; len(rest) > 0; {
+		begin := rest
+		var err error
+		if rest, err = msgp.Skip(rest); err != nil {
 			break
 		}
-		parts = append(parts, body[:len(body)-len(rest)])
-		body = rest
+		chunks = append(chunks, begin[:len(begin)-len(rest)])
 	}
-	return parts
+	for _, chunk := range chunks[:len(chunks)/2] {
+		half = append(half, chunk...)
+		if parsed, _, err := msgp.ReadMapStrIntfBytes(chunk, nil); err == nil {
+			statement = lastStatement(parsed)
+		}
+	}
+	return half, statement
+}
+
+// lastStatement is the id of the last result of a chunk.
+func lastStatement(chunk map[string]any) (id int64) {
+	results, _ := chunk["results"].([]any)
+	for _, r := range results {
+		result, _ := r.(map[string]any)
+		switch n := result["statement_id"].(type) {
+		case int64:
+			id = n
+		case uint64:
+			id = int64(n)
+		}
+	}
+	return id
 }
 
 func send(w http.ResponseWriter, res *http.Response, body []byte) {
