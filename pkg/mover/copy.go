@@ -213,7 +213,7 @@ func (t *transfer) fill(ctx context.Context, out *batcher, chosen []operation.Sl
 		e := &evidence[slice]
 		e.Written++
 		h.row(e, ns, values)
-		if err := size.check(slice, e.Rows); err != nil {
+		if err := size.check(e.Rows); err != nil {
 			return err
 		}
 	}
@@ -233,7 +233,7 @@ func (t *transfer) complete(ctx context.Context, out *batcher, chosen []operatio
 			}
 			e := &evidence[p.slice]
 			h.row(e, p.ns, p.values)
-			return size.check(p.slice, e.Rows)
+			return size.check(e.Rows)
 		},
 		missing: func(p *point) error {
 			if p.newSeries {
@@ -282,23 +282,24 @@ const aliveEvery = 10_000
 
 // sizes watches over the true size of slices while they are read.
 type sizes struct {
-	t    *transfer
-	all  []operation.Slice
-	rows int64
+	t *transfer
+	// several slices are read; rows counts those of all of them.
+	several bool
+	rows    int64
 }
 
-func (t *transfer) sizes(all []operation.Slice) *sizes { return &sizes{t: t, all: all} }
+func (t *transfer) sizes(all []operation.Slice) *sizes { return &sizes{t: t, several: len(all) > 1} }
 
 // check is called for every row with the rows of its slice so far. It stops
 // what is far larger than its plan estimated.
-func (s *sizes) check(slice int, rows int64) error {
+func (s *sizes) check(rows int64) error {
 	if s.rows++; s.rows%aliveEvery == 0 {
 		s.t.job.Alive()
 	}
 	switch {
 	case s.rows <= s.t.SliceRows:
 		return nil
-	case len(s.all) > 1 || rows > s.t.SliceRows && canSplit(&s.all[slice]):
+	case s.several || rows > s.t.SliceRows && !s.t.whole:
 		return &tooLargeError{rows: rows}
 	default:
 		return nil

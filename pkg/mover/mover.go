@@ -175,6 +175,8 @@ type transfer struct {
 	slices   []operation.Slice
 	evidence operation.Checkpoint
 	problems []operation.SliceError
+	// whole is set while a slice is copied however large it is.
+	whole bool
 	// read and sent are the bytes since the last checkpoint.
 	read, sent byteCount
 }

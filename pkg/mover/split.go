@@ -23,33 +23,31 @@ func (e *tooLargeError) Error() string {
 	return fmt.Sprintf("the slice holds more than %d points, far more than estimated", e.rows)
 }
 
-// canSplit reports whether there is time to cut at.
-func canSplit(s *operation.Slice) bool {
-	return uint64(s.To)-uint64(s.From) > 1
-}
-
 // handOver cuts a slice of more than rows points by their real distribution and
-// gives the parts to new tasks, so that other slots can take their share.
+// gives the parts to new tasks, so that other slots can take their share. Points
+// of one time cannot be parted: they are copied here, however many there are.
 func (t *transfer) handOver(ctx context.Context, i int, rows int64) error {
-	s := t.slices[i]
-	var buckets []influx.Bucket
-	width := histogramWidth(&s)
-	err := t.patiently(ctx, "counting points at "+t.source.URL(), 0, func(ctx context.Context) error {
-		var err error
-		buckets, err = t.source.Histogram(ctx, selection(&s), width)
+	var parts []operation.Slice
+	err := t.patiently(ctx, "counting points at "+t.source.URL(), 0, func(ctx context.Context) (err error) {
+		parts, err = t.divideLarge(ctx, &t.slices[i], rows)
 		return err
 	})
 	switch {
 	case err == nil:
 	case aboutSlices(ctx, err):
 		t.evidence[i].State = operation.SliceFailed
-		return t.checkpoint(ctx, []int{i}, problemOf(i, &s, err))
+		return t.checkpoint(ctx, []int{i}, problemOf(i, &t.slices[i], err))
 	default:
 		return err
 	}
-	children, err := t.job.HandOver(ctx, bundles(cutLarge(s, buckets, width, rows, t.PartRows), 5*t.PartRows/2))
+	if len(parts) < 2 {
+		t.whole = true
+		defer func() { t.whole = false }()
+		return t.copyGroup(ctx, []int{i}, 0)
+	}
+	children, err := t.job.HandOver(ctx, bundles(parts, 5*t.PartRows/2))
 	if err != nil {
-		return fmt.Errorf("handing %s over: %w", sliceName(&s), err)
+		return fmt.Errorf("handing %s over: %w", sliceName(&t.slices[i]), err)
 	}
 	t.evidence[i] = operation.Evidence{State: operation.SliceHandedOver}
 	evidence := slices.Clone(t.evidence)
@@ -64,6 +62,27 @@ func (t *transfer) handOver(ctx context.Context, i int, rows int64) error {
 			}
 		}
 	})
+}
+
+// divideLarge looks at how the points of a slice lie and cuts it accordingly; it
+// returns one part when there is no time to cut at.
+func (t *transfer) divideLarge(ctx context.Context, s *operation.Slice, rows int64) ([]operation.Slice, error) {
+	sel := selection(s)
+	extents, err := t.source.Extents(ctx, []influx.Selection{sel})
+	if err != nil {
+		return nil, err
+	}
+	first, last := extents[0].First, extents[0].Last
+	if extents[0].Empty || first == last {
+		return []operation.Slice{*s}, nil
+	}
+	width := histogramWidth(first, last)
+	sel.Window = influx.Window{From: first, To: last, Last: true}
+	buckets, err := t.source.Histogram(ctx, sel, width)
+	if err != nil {
+		return nil, err
+	}
+	return cutLarge(*s, first, last, buckets, width, rows, t.PartRows), nil
 }
 
 // bundles joins slices to runs of about so many points.
@@ -85,16 +104,15 @@ func bundles(parts []operation.Slice, points int64) [][]operation.Slice {
 // histogramBuckets is how finely a slice is looked at before it is cut.
 const histogramBuckets = 1000
 
-func histogramWidth(s *operation.Slice) time.Duration {
-	width := (uint64(s.To) - uint64(s.From)) / histogramBuckets
-	return time.Duration(max(width, 1))
+func histogramWidth(first, last int64) time.Duration {
+	return time.Duration((uint64(last)-uint64(first))/histogramBuckets + 1)
 }
 
-// cutLarge cuts a slice that has been found to hold more than rows points into
-// at least two parts of about partRows. The buckets count the values of one
-// field, so a slice of sparse points holds more than they say: they then only
-// tell how its points lie.
-func cutLarge(s operation.Slice, buckets []influx.Bucket, width time.Duration, rows, partRows int64) []operation.Slice {
+// cutLarge cuts a slice that has been found to hold more than rows points, from
+// first to last, into at least two parts of about partRows. The buckets count the
+// values of one field, so a slice of sparse points holds more than they say: they
+// then only tell how its points lie.
+func cutLarge(s operation.Slice, first, last int64, buckets []influx.Bucket, width time.Duration, rows, partRows int64) []operation.Slice {
 	var counted int64
 	for _, b := range buckets {
 		counted += b.Rows
@@ -106,7 +124,12 @@ func cutLarge(s operation.Slice, buckets []influx.Bucket, width time.Duration, r
 	if parts := cutByHistogram(s, buckets, width, partRows); len(parts) > 1 {
 		return parts
 	}
-	return s.Split(int(n))
+	// All in one bucket, or none counted: by equal time between the points.
+	return operation.Cut(operation.Candidate{
+		Database: s.Database, RetentionPolicy: s.RetentionPolicy, Measurement: s.Measurement,
+		Window: operation.Window{From: s.From, To: s.To, Last: s.Last, Overlap: s.Overlap},
+		Points: rows, First: first, Last: last, Looked: true,
+	}, (rows-1)/n+1)
 }
 
 // cutByHistogram cuts a slice at the borders of buckets into parts of about the
@@ -126,7 +149,7 @@ func cutByHistogram(s operation.Slice, buckets []influx.Bucket, width time.Durat
 		open.From, open.Points = to, 0
 	}
 	for _, b := range buckets {
-		if open.Points > 0 && open.Points+b.Rows > rows {
+		if open.Points+b.Rows > rows && (open.Points > 0 || b.Rows > rows) {
 			closeAt(b.From)
 		}
 		open.Points += b.Rows
