@@ -15,27 +15,23 @@ import (
 	"ringmaster/pkg/operation"
 )
 
-// ErrNoDocument: the operation has no plan, or no report, yet.
+// ErrNoDocument: the operation has no plan, or no report, yet. One that it should
+// have and that is gone is ErrUnreadable.
 var ErrNoDocument = errors.New("no such document")
 
 // PutDocument stores a value as zstd-compressed JSON. The name it returns is
-// made of the content, so storing it again is harmless.
+// made of the content, so storing it again does nothing.
 func (l *Ledger) PutDocument(ctx context.Context, op, kind string, value any) (operation.Document, error) {
-	raw, err := json.Marshal(value)
+	packed, err := pack(value)
 	if err != nil {
 		return operation.Document{}, fmt.Errorf("storing %s of operation %s: %w", kind, op, err)
 	}
-	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
-	if err != nil {
-		return operation.Document{}, fmt.Errorf("storing %s of operation %s: %w", kind, op, err)
-	}
-	packed := encoder.EncodeAll(raw, nil)
-	if err := encoder.Close(); err != nil {
-		return operation.Document{}, fmt.Errorf("storing %s of operation %s: %w", kind, op, err)
-	}
-	sum := sha256.Sum256(packed)
-	doc := operation.Document{SHA256: hex.EncodeToString(sum[:]), Bytes: int64(len(packed))}
+	doc := operation.Document{SHA256: digest(packed), Bytes: int64(len(packed))}
 	doc.Object = fmt.Sprintf("%s/%s/%s", op, kind, doc.SHA256[:16])
+	// Putting it again would take its chunks away under whoever reads it.
+	if stored, err := l.objects.GetBytes(ctx, doc.Object); err == nil && digest(stored) == doc.SHA256 {
+		return doc, nil
+	}
 	if _, err := l.objects.PutBytes(ctx, doc.Object, packed); err != nil {
 		return operation.Document{}, fmt.Errorf("storing %s of operation %s: %w", kind, op, err)
 	}
@@ -45,30 +41,60 @@ func (l *Ledger) PutDocument(ctx context.Context, op, kind string, value any) (o
 // maxDocument bounds what a document may unpack to.
 const maxDocument = 256 << 20
 
-// document reads a value back and checks its digest.
-func (l *Ledger) document(ctx context.Context, doc operation.Document, into any) error {
-	packed, err := l.objects.GetBytes(ctx, doc.Object)
-	if errors.Is(err, bus.ErrNotFound) {
-		return fmt.Errorf("reading %s: %w", doc.Object, ErrNoDocument)
-	}
+func pack(value any) ([]byte, error) {
+	raw, err := json.Marshal(value)
 	if err != nil {
-		return fmt.Errorf("reading %s: %w", doc.Object, err)
+		return nil, fmt.Errorf("encoding it: %w", err)
 	}
-	sum := sha256.Sum256(packed)
-	if hex.EncodeToString(sum[:]) != doc.SHA256 {
-		return fmt.Errorf("reading %s: its content is not what was stored", doc.Object)
+	if len(raw) > maxDocument {
+		return nil, fmt.Errorf("%d bytes are more than a document may have (%d)", len(raw), maxDocument)
 	}
+	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return nil, fmt.Errorf("compressing it: %w", err)
+	}
+	packed := encoder.EncodeAll(raw, nil)
+	if err := encoder.Close(); err != nil {
+		return nil, fmt.Errorf("compressing it: %w", err)
+	}
+	return packed, nil
+}
+
+func unpack(packed []byte, into any) error {
 	decoder, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxDocument))
 	if err != nil {
-		return fmt.Errorf("reading %s: %w", doc.Object, err)
+		return fmt.Errorf("decompressing it: %w", err)
 	}
 	defer decoder.Close()
 	raw, err := decoder.DecodeAll(packed, nil)
 	if err != nil {
-		return fmt.Errorf("reading %s: %w", doc.Object, err)
+		return fmt.Errorf("decompressing it: %w", err)
 	}
 	if err := json.Unmarshal(raw, into); err != nil {
+		return fmt.Errorf("decoding it: %w", err)
+	}
+	return nil
+}
+
+func digest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// document reads back what a record refers to. What is gone or is not what was
+// stored matches ErrUnreadable.
+func (l *Ledger) document(ctx context.Context, doc operation.Document, into any) error {
+	packed, err := l.objects.GetBytes(ctx, doc.Object)
+	switch {
+	case errors.Is(err, bus.ErrNotFound), errors.Is(err, bus.ErrDamaged):
+		return fmt.Errorf("reading %s: %w: %w", doc.Object, ErrUnreadable, err)
+	case err != nil:
 		return fmt.Errorf("reading %s: %w", doc.Object, err)
+	case digest(packed) != doc.SHA256:
+		return fmt.Errorf("reading %s: %w: its digest is another", doc.Object, ErrUnreadable)
+	}
+	if err := unpack(packed, into); err != nil {
+		return fmt.Errorf("reading %s: %w: %w", doc.Object, ErrUnreadable, err)
 	}
 	return nil
 }
@@ -92,7 +118,7 @@ func (l *Ledger) Report(ctx context.Context, op *operation.Operation) (operation
 }
 
 // Slices reads the slices of a task: those written out in its record, or its
-// span of the plan.
+// span of the plan. They may be shared and must not be changed.
 func (l *Ledger) Slices(ctx context.Context, op *operation.Operation, t *operation.Task) ([]operation.Slice, error) {
 	if t.Span == nil {
 		return t.Slices, nil
@@ -101,16 +127,16 @@ func (l *Ledger) Slices(ctx context.Context, op *operation.Operation, t *operati
 	if err != nil {
 		return nil, err
 	}
-	if t.Span.Chunk >= len(plan.Chunks) {
-		return nil, fmt.Errorf("slices of task %s: the plan has no chunk %d", t.ID, t.Span.Chunk)
+	if t.Span.Chunk < 0 || t.Span.Chunk >= len(plan.Chunks) {
+		return nil, fmt.Errorf("slices of task %s: %w: the plan has no chunk %d", t.ID, ErrUnreadable, t.Span.Chunk)
 	}
 	chunk, err := l.Chunk(ctx, plan.Chunks[t.Span.Chunk])
 	if err != nil {
 		return nil, err
 	}
 	end := t.Span.First + t.Span.Count
-	if t.Span.First < 0 || end > len(chunk) {
-		return nil, fmt.Errorf("slices of task %s: its span ends beyond its chunk", t.ID)
+	if t.Span.First < 0 || end < t.Span.First || end > len(chunk) {
+		return nil, fmt.Errorf("slices of task %s: %w: its span lies outside its chunk", t.ID, ErrUnreadable)
 	}
 	return chunk[t.Span.First:end], nil
 }

@@ -27,6 +27,11 @@ var ErrConflict = errors.New("the record has changed meanwhile")
 // ErrNoTask: the operation has no task of that id.
 var ErrNoTask = errors.New("no such task")
 
+// ErrUnreadable: something is stored, but it is not what was stored, or this
+// release does not understand it. Reading it again will not help. A list that is
+// only shown leaves it out, and the log names it; nothing may be judged without it.
+var ErrUnreadable = errors.New("stored, but cannot be read")
+
 // Versioned is a record with the revision it was read at.
 type Versioned[T any] struct {
 	Value    T
@@ -134,7 +139,7 @@ func (l *Ledger) envelope(id string, p events.Payload) ([]byte, error) {
 func decode[T any](e bus.Entry) (Versioned[T], error) {
 	v := Versioned[T]{Revision: e.Revision}
 	if err := json.Unmarshal(e.Value, &v.Value); err != nil {
-		return v, fmt.Errorf("reading record %s: %w", e.Key, err)
+		return v, fmt.Errorf("reading record %s: %w: %w", e.Key, ErrUnreadable, err)
 	}
 	return v, nil
 }
@@ -148,8 +153,10 @@ func conflict(err error) error {
 }
 
 // Audit adds an entry to the audit trail; it is durable when Audit returns nil.
+// The same entry again within two minutes is stored once.
 func (l *Ledger) Audit(ctx context.Context, entry operation.AuditEntry) error {
-	if err := l.append(ctx, l.audit, "", events.AuditRecord{AuditEntry: entry}); err != nil {
+	id := fmt.Sprintf("%s/%s/%d", entry.OperationID, entry.Action, entry.At.UnixNano())
+	if err := l.append(ctx, l.audit, id, events.AuditRecord{AuditEntry: entry}); err != nil {
 		return fmt.Errorf("writing the audit trail: %w", err)
 	}
 	return nil
@@ -158,7 +165,8 @@ func (l *Ledger) Audit(ctx context.Context, entry operation.AuditEntry) error {
 // maxAuditEntries bounds one operation's audit trail as it is read.
 const maxAuditEntries = 1000
 
-// AuditTrail returns what was done to an operation, oldest first.
+// AuditTrail returns what was done to an operation, oldest first. An entry that
+// cannot be read is left out and logged.
 func (l *Ledger) AuditTrail(ctx context.Context, id string) ([]operation.AuditEntry, error) {
 	records, err := l.audit.Page(ctx, 0, events.AuditSubject(id), maxAuditEntries)
 	var gap *bus.GapError
@@ -169,7 +177,8 @@ func (l *Ledger) AuditTrail(ctx context.Context, id string) ([]operation.AuditEn
 	for _, r := range records {
 		_, p, err := events.Decode(r.Data)
 		if err != nil {
-			return nil, fmt.Errorf("reading the audit trail: %w", err)
+			l.options.Logger.ErrorContext(ctx, "audit entry left out", "operation", id, "sequence", r.Sequence, "error", err)
+			continue
 		}
 		if a, ok := p.(events.AuditRecord); ok {
 			entries = append(entries, a.AuditEntry)

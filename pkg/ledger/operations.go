@@ -12,7 +12,7 @@ import (
 	"ringmaster/pkg/operation"
 )
 
-// Operation reads one operation, or operation.ErrNotFound.
+// Operation reads one operation, or operation.ErrNotFound; see ErrUnreadable.
 func (l *Ledger) Operation(ctx context.Context, id string) (Versioned[operation.Operation], error) {
 	e, err := l.operations.Get(ctx, events.EscapeToken(id))
 	if errors.Is(err, bus.ErrNotFound) {
@@ -24,7 +24,8 @@ func (l *Ledger) Operation(ctx context.Context, id string) (Versioned[operation.
 	return decode[operation.Operation](e)
 }
 
-// Operations calls each for every operation, in no particular order.
+// Operations calls each for every operation, in no particular order. A record
+// that cannot be read is left out and logged: it must not take the list down.
 func (l *Ledger) Operations(ctx context.Context, each func(operation.Operation, uint64) error) error {
 	for e, err := range l.operations.List(ctx, "") {
 		if err != nil {
@@ -32,7 +33,8 @@ func (l *Ledger) Operations(ctx context.Context, each func(operation.Operation, 
 		}
 		v, err := decode[operation.Operation](e)
 		if err != nil {
-			return err
+			l.options.Logger.ErrorContext(ctx, "operation left out of a list", "error", err)
+			continue
 		}
 		if err := each(v.Value, v.Revision); err != nil {
 			return err
@@ -111,8 +113,9 @@ func (l *Ledger) WatchOperations(ctx context.Context) (<-chan bus.Entry, error) 
 
 // Accept places the operation's command and takes its scopes, all or nothing.
 // Repeating it is harmless. When another operation holds a scope the error is an
-// *operation.ScopeHeldError; a holder that has ended without giving its scopes
-// back is cleaned up on the way.
+// *operation.ScopeHeldError, which describes the holder as far as its record can
+// be read; a holder that has ended without giving its scopes back is cleaned up on
+// the way. After any other error the scopes may be held.
 func (l *Ledger) Accept(ctx context.Context, op *operation.Operation) error {
 	request, err := events.RequestFor(*op)
 	if err != nil {
@@ -133,14 +136,17 @@ func (l *Ledger) Accept(ctx context.Context, op *operation.Operation) error {
 			return fmt.Errorf("taking the scopes of operation %s: %w", op.ID, err)
 		}
 		holder, err := l.Operation(ctx, held.Holder)
-		if err == nil && !holder.Value.State.Terminal() {
+		switch {
+		case errors.Is(err, ErrUnreadable):
+			// Held all the same, and nobody can tell whether it has ended.
+			return &operation.ScopeHeldError{Scope: held.Scope, HolderID: held.Holder}
+		case err == nil && !holder.Value.State.Terminal():
 			return &operation.ScopeHeldError{
 				Scope: held.Scope, HolderID: held.Holder, Kind: holder.Value.Kind,
 				State: holder.Value.State, Since: holder.Value.CreatedAt,
 			}
-		}
-		if err != nil && !errors.Is(err, operation.ErrNotFound) {
-			return err
+		case err != nil && !errors.Is(err, operation.ErrNotFound):
+			return fmt.Errorf("taking the scopes of operation %s: %w", op.ID, err)
 		}
 		if err := l.Close(ctx, held.Holder); err != nil {
 			return err
@@ -157,7 +163,7 @@ const maxStaleHolders = 16
 func (l *Ledger) Close(ctx context.Context, id string) error {
 	held, err := l.scopes.HeldBy(ctx, id)
 	if err != nil {
-		return err
+		return fmt.Errorf("closing operation %s: %w", id, err)
 	}
 	if err := l.scopes.Release(ctx, held); err != nil {
 		return fmt.Errorf("releasing the scopes of operation %s: %w", id, err)

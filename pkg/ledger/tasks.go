@@ -19,7 +19,7 @@ func taskKey(op, id string) string {
 	return events.EscapeToken(op) + "." + events.EscapeToken(id)
 }
 
-// Task reads one task, or ErrNoTask.
+// Task reads one task, or ErrNoTask; see ErrUnreadable.
 func (l *Ledger) Task(ctx context.Context, op, id string) (Versioned[operation.Task], error) {
 	e, err := l.tasks.Get(ctx, taskKey(op, id))
 	if errors.Is(err, bus.ErrNotFound) {
@@ -31,47 +31,117 @@ func (l *Ledger) Task(ctx context.Context, op, id string) (Versioned[operation.T
 	return decode[operation.Task](e)
 }
 
-// Tasks calls each for every task of an operation, in no particular order.
+// Tasks calls each for every task of an operation, in no particular order. When
+// there are records that cannot be read, it returns an error that matches
+// ErrUnreadable after all others have been given to each: whoever judges by the
+// set of tasks must not take it for whole.
 func (l *Ledger) Tasks(ctx context.Context, op string, each func(Versioned[operation.Task]) error) error {
+	var unreadable error
 	for e, err := range l.tasks.List(ctx, events.EscapeToken(op)) {
 		if err != nil {
 			return fmt.Errorf("listing the tasks of operation %s: %w", op, err)
 		}
 		v, err := decode[operation.Task](e)
-		if err != nil {
-			return err
-		}
-		if err := each(v); err != nil {
-			return err
+		switch {
+		case err == nil:
+			if err := each(v); err != nil {
+				return err
+			}
+		case unreadable == nil:
+			unreadable = fmt.Errorf("listing the tasks of operation %s: %w", op, err)
 		}
 	}
-	return nil
+	return unreadable
 }
 
 // TaskPage returns at most limit tasks of an operation in the order of their
 // ids, those in one state or all, and the cursor of the next page, empty at the
-// end. A cursor it did not make is an *operation.InvalidError.
+// end. A page may have fewer tasks than limit, and still not be the last. Records
+// that cannot be read are left out and logged; so are tasks that a worker made
+// and did not live to name in its checkpoint, since they do not belong to the
+// operation. A cursor it did not make is an *operation.InvalidError.
 func (l *Ledger) TaskPage(ctx context.Context, op string, state operation.TaskState, cursor string, limit int) ([]operation.Task, string, error) {
 	after, err := base64.RawURLEncoding.DecodeString(cursor)
 	if err != nil {
 		return nil, "", &operation.InvalidError{Field: "cursor", Problem: "is not one of this list", Hint: "use next_cursor of the page before"}
 	}
-	all := []operation.Task{}
+	first := firstTasks{limit: max(limit, 1) + 1}
 	err = l.Tasks(ctx, op, func(v Versioned[operation.Task]) error {
 		if (state == "" || v.Value.State == state) && v.Value.ID > string(after) {
-			all = append(all, v.Value)
+			first.add(v.Value)
 		}
 		return nil
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrUnreadable):
+		l.options.Logger.ErrorContext(ctx, "task left out of a list", "error", err)
+	case err != nil:
 		return nil, "", err
 	}
-	slices.SortFunc(all, func(a, b operation.Task) int { return strings.Compare(a.ID, b.ID) })
-	if len(all) <= limit {
-		return all, "", nil
+	all, next := first.sorted(), ""
+	if len(all) == first.limit {
+		all = all[:first.limit-1]
+		next = base64.RawURLEncoding.EncodeToString([]byte(all[len(all)-1].ID))
 	}
-	all = all[:limit]
-	return all, base64.RawURLEncoding.EncodeToString([]byte(all[limit-1].ID)), nil
+	page := make([]operation.Task, 0, len(all))
+	known := map[string]operation.Task{}
+	for i := range all {
+		belongs, err := l.belongs(ctx, &all[i], known)
+		if err != nil {
+			return nil, "", err
+		}
+		if belongs {
+			page = append(page, all[i])
+		}
+	}
+	return page, next, nil
+}
+
+// firstTasks keeps the tasks with the smallest ids of all that are added: an
+// operation may have far more than a page shows.
+type firstTasks struct {
+	limit int
+	all   []operation.Task
+}
+
+func (f *firstTasks) add(t operation.Task) {
+	if f.all = append(f.all, t); len(f.all) >= 2*f.limit {
+		f.sorted()
+	}
+}
+
+func (f *firstTasks) sorted() []operation.Task {
+	slices.SortFunc(f.all, func(a, b operation.Task) int { return strings.Compare(a.ID, b.ID) })
+	if len(f.all) > f.limit {
+		clear(f.all[f.limit:])
+		f.all = f.all[:f.limit]
+	}
+	return f.all
+}
+
+// belongs reports whether a task is one of its operation: a child is one only if
+// its parent names it and is one itself. known remembers parents.
+func (l *Ledger) belongs(ctx context.Context, t *operation.Task, known map[string]operation.Task) (bool, error) {
+	for child := *t; child.Parent != ""; {
+		parent, ok := known[child.Parent]
+		if !ok {
+			v, err := l.Task(ctx, t.OperationID, child.Parent)
+			switch {
+			case errors.Is(err, ErrNoTask), errors.Is(err, ErrUnreadable):
+				return false, nil
+			case err != nil:
+				return false, err
+			}
+			parent = v.Value
+			known[child.Parent] = parent
+		}
+		// An id begins with its parent's, so this comes to an end.
+		if !slices.Contains(parent.Children, child.ID) || len(parent.ID) >= len(child.ID) {
+			return false, nil
+		}
+		child = parent
+	}
+	return true, nil
 }
 
 // CreateTask stores a new task; one that is there already stays as it is.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"ringmaster/pkg/bus"
@@ -40,6 +41,13 @@ func (l *Ledger) Topology(ctx context.Context) (Versioned[Epochs], error) {
 
 // TopologyAt reads the topology of one epoch, or bus.ErrNotFound.
 func (l *Ledger) TopologyAt(ctx context.Context, epoch uint64) (*topology.Topology, error) {
+	epochs, err := l.Topology(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if current := epochs.Value.Current; current != nil && current.Epoch == epoch {
+		return current, nil
+	}
 	e, err := l.topology.Get(ctx, epochKey(epoch))
 	if err != nil {
 		return nil, fmt.Errorf("reading topology epoch %d: %w", epoch, err)
@@ -52,21 +60,23 @@ func epochKey(epoch uint64) string { return "epoch." + strconv.FormatUint(epoch,
 
 // StoreTopology makes next, whose credentials must be sealed, the current
 // topology over the revision that was read; ErrConflict when another process
-// was first. An epoch's own record is written before it becomes current, so
-// that whoever sees an epoch can read it.
+// was first. An epoch gets a record of its own when it is about to be followed
+// by another: until then several processes may still disagree about what it is.
 func (l *Ledger) StoreTopology(ctx context.Context, was Versioned[Epochs], next *topology.Topology) error {
-	raw, err := json.Marshal(next)
-	if err != nil {
-		return fmt.Errorf("storing the topology: %w", err)
-	}
-	if err := l.put(ctx, l.topology, epochKey(next.Epoch), raw); err != nil {
-		return fmt.Errorf("storing topology epoch %d: %w", next.Epoch, err)
-	}
 	epochs := Epochs{Current: next, Earlier: was.Value.Earlier}
 	if current := was.Value.Current; current != nil && current.Epoch != next.Epoch {
-		epochs.Earlier = append(epochs.Earlier, topology.Ancestor{Epoch: current.Epoch, Digest: current.Digest})
+		raw, err := json.Marshal(current)
+		if err != nil {
+			return fmt.Errorf("storing topology epoch %d: %w", current.Epoch, err)
+		}
+		if err := l.put(ctx, l.topology, epochKey(current.Epoch), raw); err != nil {
+			return fmt.Errorf("storing topology epoch %d: %w", current.Epoch, err)
+		}
+		earlier := slices.Clone(was.Value.Earlier)
+		epochs.Earlier = append(earlier, topology.Ancestor{Epoch: current.Epoch, Digest: current.Digest})
 	}
-	if raw, err = json.Marshal(epochs); err != nil {
+	raw, err := json.Marshal(epochs)
+	if err != nil {
 		return fmt.Errorf("storing the topology: %w", err)
 	}
 	if was.Revision == 0 {

@@ -1,0 +1,47 @@
+package ledger
+
+import (
+	"strings"
+
+	"ringmaster/events"
+)
+
+// The keys of leases, which say who is alive. A lease fences nothing: that is the
+// compare-and-set on the record it is about.
+
+const (
+	taskLeases      = "task."
+	operationLeases = "operation."
+	workerLeases    = "worker."
+)
+
+// OperationLease is the key of the lease of whoever drives an operation.
+func OperationLease(id string) string { return operationLeases + events.EscapeToken(id) }
+
+// TaskLease is the key of the lease of whoever carries a task out.
+func TaskLease(op, task string) string { return TaskLeases(op) + "." + events.EscapeToken(task) }
+
+// TaskLeases is the prefix of the leases of an operation's tasks.
+func TaskLeases(op string) string { return taskLeases + events.EscapeToken(op) }
+
+// TaskOfLease is the inverse of TaskLease for the leases of one operation; ok is
+// false for any other key.
+func TaskOfLease(op, key string) (task string, ok bool) {
+	token, ok := strings.CutPrefix(key, TaskLeases(op)+".")
+	if !ok {
+		return "", false
+	}
+	return events.UnescapeToken(token)
+}
+
+// WorkerLease is the key of the lease that says that a worker is there.
+func WorkerLease(id string) string { return workerLeases + events.EscapeToken(id) }
+
+// WorkerOfLease is the inverse of WorkerLease; ok is false for any other key.
+func WorkerOfLease(key string) (id string, ok bool) {
+	token, ok := strings.CutPrefix(key, workerLeases)
+	if !ok {
+		return "", false
+	}
+	return events.UnescapeToken(token)
+}
