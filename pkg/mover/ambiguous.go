@@ -3,6 +3,7 @@ package mover
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/lineproto"
@@ -12,43 +13,53 @@ import (
 // refuseAmbiguous checks the types of fields in a window that several shard
 // groups of one end cover. There the server reads a field as one type: it casts
 // integers to floats and hides booleans or strings, so a field that has several
-// types there cannot be read truly. The destination matters only when it holds
-// something, and is compared.
-func (t *transfer) refuseAmbiguous(ctx context.Context, s *operation.Slice, occupied bool) error {
+// types there cannot be read truly, nor be known to be absent.
+func (t *transfer) refuseAmbiguous(ctx context.Context, s *operation.Slice) error {
 	if !s.Overlap {
 		return nil
 	}
-	if err := checkTypes(ctx, t.source, s); err != nil || !occupied {
-		return err
+	for _, c := range []*influx.Client{t.source, t.destination} {
+		if err := checkTypes(ctx, c, s); err != nil {
+			return err
+		}
 	}
-	return checkTypes(ctx, t.destination, s)
+	return nil
 }
 
 func checkTypes(ctx context.Context, c *influx.Client, s *operation.Slice) error {
-	fields, err := c.FieldKeys(ctx, s.Database, s.RetentionPolicy, s.Measurement)
+	sel := selection(s)
+	mixed, err := mixedTypes(ctx, c, &sel)
 	if err != nil {
 		return err
 	}
-	for _, name := range sortedKeys(fields) {
-		if len(fields[name]) < 2 {
-			continue
-		}
+	for _, name := range sortedKeys(mixed) {
 		// Some shard of the policy has another type; this window need not.
-		k, err := c.Kinds(ctx, selection(s), name)
+		k, err := c.Kinds(ctx, sel, name)
 		if err != nil {
 			return err
 		}
-		if readTruly(k, fields[name]) {
+		if readTruly(k, mixed[name]) {
 			continue
 		}
 		return &operation.Error{
 			Code: "type_ambiguous",
 			Detail: operation.Clip(fmt.Sprintf("field %q has the types %v in shard groups that overlap in this window, and InfluxDB reads them as one; "+
 				"nothing of the slice was copied. Rewrite the field with one type at %s (for example with SELECT … INTO another measurement for each type) and start the operation again",
-				name, fields[name], c.URL())),
+				name, mixed[name], c.URL())),
 		}
 	}
 	return nil
+}
+
+// mixedTypes returns the fields that have several types in the shards of a
+// selection's policy.
+func mixedTypes(ctx context.Context, c *influx.Client, sel *influx.Selection) (map[string][]lineproto.Kind, error) {
+	fields, err := c.FieldKeys(ctx, sel.Database, sel.RetentionPolicy, sel.Measurement)
+	if err != nil {
+		return nil, err
+	}
+	maps.DeleteFunc(fields, func(_ string, types []lineproto.Kind) bool { return len(types) < 2 })
+	return fields, nil
 }
 
 // readTruly reports whether a window with values of these kinds is read as it

@@ -143,7 +143,7 @@ func (t *transfer) tryGroup(ctx context.Context, group []int) error {
 			// Nothing is copied; the verification counts it.
 			continue
 		}
-		if err := t.refuseAmbiguous(ctx, &all[i], occupied[i]); err != nil {
+		if err := t.refuseAmbiguous(ctx, &all[i]); err != nil {
 			return err
 		}
 		if occupied[i] {

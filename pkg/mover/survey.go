@@ -236,8 +236,15 @@ func (s *survey) probe(ctx context.Context, batch []look) error {
 	var of []int
 	for i := range batch {
 		c := &batch[i].candidate
-		batch[i].empty = extents[i].Empty
-		if extents[i].Empty {
+		if batch[i].empty = extents[i].Empty; batch[i].empty {
+			// Under several groups the server may only hide what there is.
+			if c.Window.Overlap {
+				mixed, err := mixedTypes(ctx, s.client, &sels[i])
+				if err != nil {
+					return err
+				}
+				batch[i].empty, c.Points = len(mixed) == 0, 1
+			}
 			continue
 		}
 		c.First, c.Last, c.Looked = extents[i].First, extents[i].Last, true
