@@ -35,7 +35,7 @@ build: ## build the programs into bin/
 	go build -trimpath -o $(BIN)/ ./cmd/...
 
 demo: ## a rebalance between real InfluxDB servers, with a worker killed half-way (KEEP=1 leaves it running)
-	go run ./integration/demo
+	CGO_ENABLED=0 go run -trimpath ./integration/demo
 
 test: ## run all tests
 	CGO_ENABLED=0 go test -timeout $(TEST_TIMEOUT) -run '$(RUN)' $(TESTFLAGS) ./...

@@ -39,7 +39,7 @@ func reportLines(r *operation.Report) []string {
 	}
 	lines := []string{
 		fmt.Sprintf("equal       %s", equal),
-		fmt.Sprintf("slices      %s of %s proven, %s by counts per series and field, %s by comparing points",
+		fmt.Sprintf("slices      %s of %s proven: %s by counts per series and field, %s by comparing points",
 			group(int64(r.Slices.Equal)), group(int64(r.Slices.Total)), group(int64(r.Slices.ByCount)), group(int64(r.Slices.ByPoints))),
 		fmt.Sprintf("points      %s at the sources, %s at their owners", group(r.Points.Source), group(r.Points.Destination)),
 		fmt.Sprintf("missing     %s", group(r.Missing)),
@@ -75,7 +75,7 @@ func (d *demo) balance(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.tell("after; nothing was deleted, so ░ is what a later clear may remove")
+	d.tell("after; what was left behind is what a later clear may remove")
 	for _, line := range chart(rows) {
 		d.tell("%s", line)
 	}
@@ -108,22 +108,25 @@ func (d *demo) holdings(ctx context.Context, held map[string]contents) ([]holdin
 	return rows, nil
 }
 
-// chart draws a bar for each backend, all of one scale: █ is what it owns, ░ what
-// is left behind there.
+// chart draws a bar for each backend, all of one scale.
 func chart(rows []holding) []string {
-	const width = 36
+	const width = 32
 	var most int64
 	for _, r := range rows {
 		most = max(most, r.owned+r.left)
 	}
-	out := make([]string, len(rows))
-	for i, r := range rows {
+	held := func(points int64, measurements int) string {
+		if measurements == 0 {
+			return ""
+		}
+		return fmt.Sprintf("%s in %d", group(points), measurements)
+	}
+	out := []string{fmt.Sprintf("%-14s %-*s %20s %20s", "points in", width, "measurements", "█ owned", "░ left behind")}
+	for _, r := range rows {
 		whole, owned := cells(r.owned+r.left, most, width), cells(r.owned, most, width)
 		bar := strings.Repeat("█", owned) + strings.Repeat("░", whole-owned) + strings.Repeat(" ", width-whole)
-		out[i] = fmt.Sprintf("%-14s %s %11s points, %3d measurements", r.name, bar, group(r.owned), r.measurements)
-		if r.left > 0 {
-			out[i] += fmt.Sprintf("; ░ %s of %d left behind", group(r.left), r.kept)
-		}
+		line := fmt.Sprintf("%-14s %s %20s %20s", r.name, bar, held(r.owned, r.measurements), held(r.left, r.kept))
+		out = append(out, strings.TrimRight(line, " "))
 	}
 	return out
 }

@@ -25,31 +25,30 @@ func (d *demo) check(ctx context.Context) error {
 		return err
 	}
 	c := &checker{}
-	if err := d.checkCounts(ctx, c); err != nil {
-		return err
+	for _, part := range []struct {
+		name    string
+		compare func() (said string, err error)
+	}{
+		{"counts", func() (string, error) { return d.checkCounts(ctx, c) }},
+		{"values", func() (string, error) { return d.checkValues(ctx, files, c) }},
+		{"retention policies", func() (string, error) { return d.checkPolicies(ctx, c) }},
+		{"nothing deleted", func() (string, error) { return d.checkKept(c), nil }},
+	} {
+		before := len(c.wrong)
+		said, err := part.compare()
+		if err != nil {
+			return err
+		}
+		if n := len(c.wrong) - before; n > 0 {
+			said = fmt.Sprintf("%d differences", n)
+		}
+		d.tell("%-20s %s", part.name, said)
 	}
-	d.tell("%-22s %s values in %d fields: every owner has as many as were written", "counts", group(c.values), c.fields)
-	if err := d.checkValues(ctx, files, c); err != nil {
-		return err
-	}
-	d.tell("%-22s %s points of the public and awkward sets: the same types and values at their owners", "values", group(c.points))
-	if err := d.checkPolicies(ctx, c); err != nil {
-		return err
-	}
-	d.tell("%-22s %d at each backend: the same durations, shard durations, replication and default", "retention policies", c.policies)
-	if err := d.checkKept(c); err != nil {
-		return err
-	}
-	d.tell("%-22s the sources hold what they held", "nothing deleted")
 	return c.verdict()
 }
 
-// checker gathers what the check has compared and found.
-type checker struct {
-	fields, policies int
-	values, points   int64
-	wrong            []string
-}
+// checker gathers what the check has found.
+type checker struct{ wrong []string }
 
 func (c *checker) found(format string, args ...any) {
 	c.wrong = append(c.wrong, fmt.Sprintf(format, args...))
@@ -66,13 +65,14 @@ func (c *checker) verdict() error {
 
 // checkCounts compares the number of values of every field with what was
 // written.
-func (d *demo) checkCounts(ctx context.Context, c *checker) error {
+func (d *demo) checkCounts(ctx context.Context, c *checker) (string, error) {
+	var fields, values int64
 	for i := range d.loaded {
 		s := &d.loaded[i]
 		for measurement, written := range s.tally {
 			owner, err := d.owners.of(ctx, s.Database, measurement)
 			if err != nil {
-				return err
+				return "", err
 			}
 			at := place{s.Database, s.Policy.Name, measurement}
 			held := d.after[owner][at]
@@ -80,20 +80,21 @@ func (d *demo) checkCounts(ctx context.Context, c *checker) error {
 				if held[field] != n {
 					c.found("%s, field %q: %d values were written, %s has %d", at.from(), field, n, owner, held[field])
 				}
-				c.fields++
-				c.values += n
+				fields++
+				values += n
 			}
 			if len(held) > len(written.Values) {
 				c.found("%s has fields that nobody wrote: %v", at.from(), slices.Sorted(maps.Keys(held)))
 			}
 		}
 	}
-	return nil
+	return fmt.Sprintf("%s values in %s fields: every owner has as many as were written", group(values), group(fields)), nil
 }
 
 // checkValues compares every point of the smaller sets, those of files and the
 // awkward one, with what its owner holds.
-func (d *demo) checkValues(ctx context.Context, files fs.FS, c *checker) error {
+func (d *demo) checkValues(ctx context.Context, files fs.FS, c *checker) (string, error) {
+	points := int64(0)
 	for i := range d.loaded {
 		s := &d.loaded[i]
 		if s.Database == dataset.MetricsDatabase {
@@ -102,16 +103,16 @@ func (d *demo) checkValues(ctx context.Context, files fs.FS, c *checker) error {
 		held := map[string]rows{}
 		for p, err := range s.Points(files) {
 			if err != nil {
-				return err
+				return "", err
 			}
 			m := p.Series.Measurement
 			if held[m] == nil {
 				owner, err := d.owners.of(ctx, s.Database, m)
 				if err != nil {
-					return err
+					return "", err
 				}
 				if held[m], err = (server{owner}).rows(ctx, place{s.Database, s.Policy.Name, m}); err != nil {
-					return err
+					return "", err
 				}
 			}
 			key := rowKey(tagMap(p.Series.Tags), p.Time)
@@ -119,7 +120,7 @@ func (d *demo) checkValues(ctx context.Context, files fs.FS, c *checker) error {
 				c.found("%s of %s at %s: %s", m, s.Database, key, diff)
 			}
 			delete(held[m], key)
-			c.points++
+			points++
 		}
 		for m, rest := range held {
 			if len(rest) > 0 {
@@ -127,12 +128,13 @@ func (d *demo) checkValues(ctx context.Context, files fs.FS, c *checker) error {
 			}
 		}
 	}
-	return nil
+	return fmt.Sprintf("%s points of the public and awkward sets: the same types and values", group(points)), nil
 }
 
 // checkPolicies compares the retention policies of all backends with those of
 // the first, where they were made before the move.
-func (d *demo) checkPolicies(ctx context.Context, c *checker) error {
+func (d *demo) checkPolicies(ctx context.Context, c *checker) (string, error) {
+	policies := 0
 	databases := map[string]bool{}
 	for i := range d.loaded {
 		databases[d.loaded[i].Database] = true
@@ -142,22 +144,22 @@ func (d *demo) checkPolicies(ctx context.Context, c *checker) error {
 		for _, b := range d.cluster.Backends {
 			have, err := server{b.URL()}.policies(ctx, db)
 			if err != nil {
-				return err
+				return "", err
 			}
 			if want == nil {
 				want = have
-				c.policies += len(want)
+				policies += len(want)
 			}
 			if !maps.Equal(want, have) {
 				c.found("retention policies of %s at %s: %v, want %v", db, b.URL(), have, want)
 			}
 		}
 	}
-	return nil
+	return fmt.Sprintf("%d at each backend, with the same durations, shards, replication and default", policies), nil
 }
 
 // checkKept compares what the sources hold with what they held before.
-func (d *demo) checkKept(c *checker) error {
+func (d *demo) checkKept(c *checker) string {
 	for url, before := range d.before {
 		for at, fields := range before {
 			if !maps.Equal(fields, d.after[url][at]) {
@@ -165,7 +167,7 @@ func (d *demo) checkKept(c *checker) error {
 			}
 		}
 	}
-	return nil
+	return "the old backends hold what they held"
 }
 
 // rows are points as a server tells them: by series and time, the typed text of

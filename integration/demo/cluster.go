@@ -28,7 +28,9 @@ func (d *demo) build(ctx context.Context) error {
 		}
 		d.bin = filepath.Join(root, "bin")
 		d.tell("building bin/api and bin/worker, and InfluxDB 1.8.3 unless an earlier run has")
-		builds.Go(func() error { return harness.BuildPrograms(ctx, d.bin) })
+		// With the flags of InfluxDB's build and of this program's, so that all
+		// three share what they have in common.
+		builds.Go(func() error { return harness.BuildPrograms(ctx, d.bin, "-trimpath") })
 	}
 	var server string
 	builds.Go(func() (err error) {
@@ -87,7 +89,7 @@ func (d *demo) start(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		d.tell("%-14s pid %-8d bin/worker -data … -slots 2", workerID(w), w.PID())
+		d.tell("%-16s pid %-8d bin/worker -data … -slots 2", workerID(w), w.PID())
 	}
 	return d.awaitWorkers(ctx)
 }
@@ -98,7 +100,7 @@ func (d *demo) addBackend(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.tell("%-14s pid %-8d %s, InfluxDB 1.8.3", name, b.PID(), b.URL())
+	d.tell("%-16s pid %-8d %s, InfluxDB 1.8.3", name, b.PID(), b.URL())
 	return nil
 }
 
@@ -117,16 +119,20 @@ func (d *demo) startAPI(ctx context.Context) error {
 			} `json:"backends"`
 		} `json:"circles"`
 	}
-	if err := d.cluster.Client.Get(ctx, "/v1/topology", &topology); err != nil {
+	err := await(ctx, "the api to tell its topology", func() (bool, error) {
+		err := d.cluster.Client.Get(ctx, "/v1/topology", &topology)
+		return err == nil, err
+	})
+	if err != nil {
 		return err
 	}
-	d.tell("%-14s pid %-8d bin/api -config …/proxy.json -slots 0 -lease %s", "api", d.cluster.API.PID(), d.lease)
+	d.tell("%-16s pid %-8d bin/api -config …/proxy.json -slots 0 -lease %s", "api", d.cluster.API.PID(), d.lease)
 	for _, c := range topology.Circles {
 		var names []string
 		for _, b := range c.Backends {
 			names = append(names, b.Name)
 		}
-		d.tell("%-14s %s: %s = %s", "", fmt.Sprintf("topology epoch %d", topology.Epoch), c.Name, strings.Join(names, ", "))
+		d.tell("%-16s %s: %s = %s", "", fmt.Sprintf("topology epoch %d", topology.Epoch), c.Name, strings.Join(names, ", "))
 	}
 	return nil
 }

@@ -51,13 +51,16 @@ func (d *demo) load(ctx context.Context) error {
 	begin := time.Now()
 	var points int64
 	for _, s := range d.sets() {
+		// The large sets take a while; their names say what is going on.
+		fmt.Fprintf(d.out, "   %-16s %-20s %-26s ", s.Name, s.Source, s.Database+", "+s.Policy.Name)
 		tally, err := dataset.Load(ctx, &s, files, owner)
 		if err != nil {
+			d.say("")
 			return err
 		}
 		d.loaded = append(d.loaded, loadedSet{s, tally})
 		points += tally.Points()
-		d.tell("%-16s %-20s %-26s %12d %11s", s.Name, s.Source, s.Database+", "+s.Policy.Name, len(tally), group(tally.Points()))
+		d.say("%12d %11s", len(tally), group(tally.Points()))
 	}
 	took := time.Since(begin).Seconds()
 	d.tell("%s points in %.1f s", group(points), took)

@@ -39,6 +39,15 @@ func percent(part, whole int64) float64 {
 	return min(max(100*float64(part)/float64(whole), 0), 100)
 }
 
+// goal is how many points there are: what the plan has estimated, until the copy
+// knows.
+func goal(p *operation.Progress) int64 {
+	if p.Phase == operation.PhaseVerify || p.Phase == operation.PhaseDone {
+		return p.Points.Copied
+	}
+	return p.Points.Estimated
+}
+
 // pace says how fast it goes and how long it will take, as far as is known.
 func pace(p *operation.Progress) string {
 	text := fmt.Sprintf("%s points/s", group(int64(p.PointsPerSecond)))
@@ -98,8 +107,8 @@ func (l *lines) close() {}
 func progressLine(elapsed time.Duration, op *operation.Operation) string {
 	p := &op.Progress
 	text := fmt.Sprintf("%5.1f s  %-6s  %s copied (%.0f %%), %s verified (%.0f %%)  %s", elapsed.Seconds(), p.Phase,
-		group(p.Points.Copied), percent(p.Points.Copied, p.Points.Estimated),
-		group(p.Points.Verified), percent(p.Points.Verified, p.Points.Estimated), taskLine(&p.Tasks))
+		group(p.Points.Copied), percent(p.Points.Copied, goal(p)),
+		group(p.Points.Verified), percent(p.Points.Verified, goal(p)), taskLine(&p.Tasks))
 	if p.Phase != operation.PhaseDone {
 		text += "  " + pace(p)
 	}
@@ -138,8 +147,8 @@ func newBars(out io.Writer) *bars {
 func (b *bars) update(op *operation.Operation) {
 	p := &op.Progress
 	b.mu.Lock()
-	b.copyText = fmt.Sprintf("%3.0f %%  %s of about %s points", percent(p.Points.Copied, p.Points.Estimated), group(p.Points.Copied), group(p.Points.Estimated))
-	b.proof = fmt.Sprintf("%3.0f %%  %s points", percent(p.Points.Verified, p.Points.Estimated), group(p.Points.Verified))
+	b.copyText = fmt.Sprintf("%3.0f %%  %s of about %s points", percent(p.Points.Copied, goal(p)), group(p.Points.Copied), group(p.Points.Estimated))
+	b.proof = fmt.Sprintf("%3.0f %%  %s points", percent(p.Points.Verified, goal(p)), group(p.Points.Verified))
 	b.toldOff = taskLine(&p.Tasks)
 	if op.Plan == nil {
 		b.toldOff = string(op.State)
@@ -150,8 +159,8 @@ func (b *bars) update(op *operation.Operation) {
 		b.toldOff += "; " + w
 	}
 	b.mu.Unlock()
-	fill(b.copied, p.Points.Copied, p.Points.Estimated)
-	fill(b.verified, p.Points.Verified, p.Points.Estimated)
+	fill(b.copied, p.Points.Copied, goal(p))
+	fill(b.verified, p.Points.Verified, goal(p))
 	fill(b.tasks, int64(p.Tasks.Done), int64(p.Tasks.Total))
 }
 

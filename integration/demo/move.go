@@ -89,8 +89,9 @@ type watcher struct {
 	orphans map[string]operation.Task
 }
 
-// halfWay is the share of the copy after which a worker is killed.
-const halfWay = 0.5
+// halfWay is the share of the copy after which a worker is killed; what the api
+// tells is up to a second old.
+const halfWay = 0.45
 
 // look does what there is to do at this moment of the operation.
 func (w *watcher) look(ctx context.Context, op *operation.Operation) error {
