@@ -11,11 +11,15 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// observe writes the access log. Query strings stay out of it, since the
+// observe writes the access log, and what handlers have reported with c.Error.
+// Query strings stay out of it, since the
 // influx-proxy dialect carries passwords in them.
 func (e *Engine) observe(c *gin.Context) {
 	start := e.cfg.Now()
 	c.Next()
+	for _, err := range c.Errors {
+		LogError(c.Request.Context(), e.cfg.Logger, c.Request, "writing an answer", err.Err)
+	}
 	if !e.cfg.Logger.Enabled(c.Request.Context(), slog.LevelDebug) {
 		return
 	}

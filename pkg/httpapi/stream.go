@@ -14,8 +14,8 @@ import (
 // streamWriteTimeout ends a stream whose client no longer reads.
 const streamWriteTimeout = 30 * time.Second
 
-// JSON answers with v. What cannot be written as JSON becomes a 500 instead of
-// half an answer.
+// JSON answers with v. What cannot be written as JSON, such as a number that is
+// none, becomes a 500 instead of half an answer.
 func JSON(c *gin.Context, status int, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {

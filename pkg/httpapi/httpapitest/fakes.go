@@ -63,7 +63,8 @@ type Backend struct {
 	Unseen []string
 	// At is the projection's AsOf.
 	At time.Time
-	// Docs are what Plan and Report return, by operation.
+	// Plans, Reports, Task and Trail are what the records hold, the first two by
+	// operation.
 	Plans   map[string]operation.Plan
 	Reports map[string]operation.Report
 	Task    []operation.Task
@@ -71,10 +72,10 @@ type Backend struct {
 	// RecordsErr is what reading the records returns.
 	RecordsErr error
 
-	Cluster_ *topology.Topology
-	Probes   map[string]httpapi.BackendStatus
-	Live     []operations.WorkerInfo
-	LiveErr  error
+	Cluster *topology.Topology
+	Probes  map[string]httpapi.BackendStatus
+	Live    []operations.WorkerInfo
+	LiveErr error
 
 	MigratingCircles []int
 	ResyncingFlag    bool
@@ -97,7 +98,7 @@ func NewBackend() *Backend {
 		}
 	}
 	return &Backend{
-		At: Now(), Cluster_: Cluster(), Probes: probes,
+		At: Now(), Cluster: Cluster(), Probes: probes,
 		Plans: map[string]operation.Plan{}, Reports: map[string]operation.Report{},
 		Subscribed: make(chan uint64, 16), More: make(chan progress.FeedEvent),
 	}
@@ -249,7 +250,7 @@ func (r Records) Audit(context.Context, string) ([]operation.AuditEntry, error) 
 }
 
 // Current returns the topology.
-func (b *Backend) Current() *topology.Topology { return b.Cluster_ }
+func (b *Backend) Current() *topology.Topology { return b.Cluster }
 
 // Backends returns Probes.
 func (b *Backend) Backends(context.Context) map[string]httpapi.BackendStatus { return b.Probes }

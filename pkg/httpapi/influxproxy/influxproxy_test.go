@@ -167,7 +167,7 @@ func TestReplicaNamesTheOwners(t *testing.T) {
 	c := serve(t, b)
 	owners := make([]*topology.Backend, 2)
 	for i := range owners {
-		p, err := b.Cluster_.Placement(i)
+		p, err := b.Cluster.Placement(i)
 		require.NoError(t, err)
 		owners[i] = p.Owner("db1", "cpu1")
 	}
@@ -414,6 +414,21 @@ func TestBadInputStartsNothing(t *testing.T) {
 	}
 }
 
+func TestABodyThatDoesNotSayHowLongItIs(t *testing.T) {
+	b := httpapitest.NewBackend()
+	w := serve(t, b).Do("POST", "/rebalance?circle_id=0&operation=rm", rmBody+strings.Repeat(" ", 1<<20),
+		func(r *http.Request) { r.ContentLength = -1 })
+	require.Equal(t, http.StatusRequestEntityTooLarge, w.Status)
+	require.Equal(t, "request body too large\n", w.Body)
+	require.Empty(t, b.Submitted())
+}
+
+func TestTheIdempotencyKeyIsPassedOn(t *testing.T) {
+	b := httpapitest.NewBackend()
+	serve(t, b).Do("POST", "/rebalance?circle_id=0&operation=add", "", httpapitest.Header("Idempotency-Key", "key-1"))
+	require.Equal(t, "key-1", b.Submitted()[0].IdempotencyKey)
+}
+
 func TestWrongMethod(t *testing.T) {
 	b := httpapitest.NewBackend()
 	c := serve(t, b)
@@ -642,7 +657,7 @@ func TestNothingIsClaimedBeforeItIsKnown(t *testing.T) {
 	require.Empty(t, b.Submitted())
 
 	b = httpapitest.NewBackend()
-	b.Cluster_ = nil
+	b.Cluster = nil
 	c = serve(t, b)
 	for _, target := range []string{"/health", "/replica?db=a&meas=b", "/migrate/state", "/migrate/stats?circle_id=0&type=clear"} {
 		require.Equal(t, 503, c.Get(target).Status, target)

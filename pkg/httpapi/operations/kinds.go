@@ -33,11 +33,11 @@ func kindViews() ([]kindView, error) {
 	}
 	var views []kindView
 	for _, k := range operation.Kinds() {
-		make, ok := schemas[k]
+		build, ok := schemas[k]
 		if !ok {
 			return nil, fmt.Errorf("kind %s has no parameter schema", k)
 		}
-		s, err := make()
+		s, err := build()
 		if err != nil {
 			return nil, fmt.Errorf("making the parameter schema of %s: %w", k, err)
 		}

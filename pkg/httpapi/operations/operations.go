@@ -225,7 +225,7 @@ func (rm *room) fail(c *gin.Context, doing string, err error) {
 	httpapi.WriteProblem(c.Writer, p)
 }
 
-// list is the shape of every list.
+// listView is the shape of every list.
 type listView[T any] struct {
 	Items      []T       `json:"items"`
 	NextCursor string    `json:"next_cursor,omitempty"`

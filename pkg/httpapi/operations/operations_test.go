@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math"
 	"net/http"
 	"strings"
 	"sync"
@@ -355,6 +356,16 @@ func TestRefusalsOfTheEngine(t *testing.T) {
 	}
 }
 
+func TestWhatIsNoJSONIsNoAnswer(t *testing.T) {
+	b := httpapitest.NewBackend()
+	op := full()
+	op.Progress.PointsPerSecond = math.NaN()
+	b.Stored = []operation.Operation{op}
+	w := serve(t, b).Get("/v1/operations")
+	require.Equal(t, 500, w.Status)
+	require.Equal(t, "internal", problem(t, w).Code)
+}
+
 func TestList(t *testing.T) {
 	b := httpapitest.NewBackend()
 	c := serve(t, b)
@@ -567,8 +578,8 @@ func TestTopology(t *testing.T) {
 	require.Equal(t, "unknown", got.Circles[1].Backends[0].State)
 
 	w = c.Get("/v1/where?db=db1&measurement=cpu%2F1")
-	for i, circle := range b.Cluster_.Circles {
-		p, err := b.Cluster_.Placement(i)
+	for i, circle := range b.Cluster.Circles {
+		p, err := b.Cluster.Placement(i)
 		require.NoError(t, err)
 		owner := p.Owner("db1", "cpu/1")
 		require.Contains(t, w.Body, `"circle_name":"`+circle.Name+`","backend":"`+owner.Name+`","url":"`+owner.URL+`"`)
@@ -576,9 +587,9 @@ func TestTopology(t *testing.T) {
 
 	b.At = time.Time{}
 	require.Equal(t, 503, c.Get("/v1/topology").Status, "who holds a circle is not known yet")
-	b.Cluster_.HashKey = "unheard of"
+	b.Cluster.HashKey = "unheard of"
 	require.Equal(t, 503, c.Get("/v1/where?db=a&measurement=b").Status)
-	b.Cluster_ = nil
+	b.Cluster = nil
 	require.Equal(t, 503, c.Get("/v1/topology").Status)
 	require.Equal(t, 503, c.Get("/v1/where?db=a&measurement=b").Status)
 	require.Equal(t, 503, c.Do("POST", "/v1/operations", add).Status)
