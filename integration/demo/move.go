@@ -89,10 +89,6 @@ type watcher struct {
 	orphans map[string]operation.Task
 }
 
-// halfWay is the share of the copy after which a worker is killed; what the api
-// tells is up to a second old.
-const halfWay = 0.45
-
 // look does what there is to do at this moment of the operation.
 func (w *watcher) look(ctx context.Context, op *operation.Operation) error {
 	if !w.planned && op.Plan != nil {
@@ -101,27 +97,29 @@ func (w *watcher) look(ctx context.Context, op *operation.Operation) error {
 		w.show.say("planned: about %s points of %d measurements in %d databases, as %d slices in %d tasks",
 			group(t.Points), t.Measurements, t.Databases, t.Slices, t.Tasks)
 	}
-	p := op.Progress.Points
-	switch {
-	case op.State.Terminal():
+	if op.Plan == nil || op.State.Terminal() || w.victim != "" && len(w.orphans) == 0 {
 		return nil
-	case w.victim == "" && op.State == operation.Running && float64(p.Copied) >= halfWay*float64(p.Estimated) && p.Copied > 0:
-		return w.kill(ctx, p)
-	case len(w.orphans) > 0:
-		return w.follow(ctx)
 	}
-	return nil
+	// The tasks say more than the progress, which is up to a second old.
+	tasks, err := w.client.Tasks(ctx, w.id)
+	switch {
+	case err != nil:
+		return err
+	case w.victim == "":
+		return w.killHalfWay(ctx, op, tasks)
+	default:
+		w.follow(tasks)
+		return nil
+	}
 }
 
-// kill ends the worker that holds most tasks; when none holds any, it waits for
-// the next look.
-func (w *watcher) kill(ctx context.Context, p operation.PointCounts) error {
-	tasks, err := w.client.Tasks(ctx, w.id)
-	if err != nil {
-		return err
-	}
+// killHalfWay ends the worker that holds most tasks, once half of the points are
+// copied. When none holds a task, it waits for the next look.
+func (w *watcher) killHalfWay(ctx context.Context, op *operation.Operation, tasks []operation.Task) error {
+	copied, estimated := int64(0), op.Progress.Points.Estimated
 	held := map[string]int{}
 	for i := range tasks {
+		copied += tasks[i].Points.Copied
 		if tasks[i].State == operation.TaskRunning {
 			held[tasks[i].Holder]++
 		}
@@ -132,32 +130,33 @@ func (w *watcher) kill(ctx context.Context, p operation.PointCounts) error {
 			victim = other
 		}
 	}
-	if held[workerID(victim)] == 0 {
+	if 2*copied < estimated || held[workerID(victim)] == 0 {
 		return nil
 	}
 	victim.Kill()
 	w.victim, w.killed = workerID(victim), time.Now()
-	w.show.say("kill -9 %d: %s dies at %.0f %% of the copy", victim.PID(), w.victim, percent(p.Copied, p.Estimated))
+	when := fmt.Sprintf("at %.0f %% of the copy", percent(copied, estimated))
+	if op.State == operation.Verifying { // a small move is quicker than a look
+		when = "during the verification"
+	}
+	w.show.say("kill -9 %d: %s dies %s", victim.PID(), w.victim, when)
 	// What it held when it died stays its own until its lease has run out.
-	if tasks, err = w.client.Tasks(ctx, w.id); err != nil {
+	tasks, err := w.client.Tasks(ctx, w.id)
+	if err != nil {
 		return err
 	}
 	w.orphans = map[string]operation.Task{}
 	for _, t := range tasks {
 		if t.State == operation.TaskRunning && t.Holder == w.victim {
 			w.orphans[t.ID] = t
-			w.show.say("  it held task %s with %s of about %s points copied", t.ID, group(t.Points.Copied), group(t.Estimated))
+			w.show.say("  it held task %s with %s of about %s points done", t.ID, group(t.Points.Copied+t.Points.Verified), group(t.Estimated))
 		}
 	}
 	return nil
 }
 
 // follow tells which of the victim's tasks another worker has taken over.
-func (w *watcher) follow(ctx context.Context) error {
-	tasks, err := w.client.Tasks(ctx, w.id)
-	if err != nil {
-		return err
-	}
+func (w *watcher) follow(tasks []operation.Task) {
 	for _, t := range tasks {
 		before, ok := w.orphans[t.ID]
 		if !ok || t.Attempt == before.Attempt || t.Holder == w.victim {
@@ -166,7 +165,6 @@ func (w *watcher) follow(ctx context.Context) error {
 		delete(w.orphans, t.ID)
 		w.show.say("  %s takes task %s over after %.1f s, as attempt %d", t.Holder, t.ID, time.Since(w.killed).Seconds(), t.Attempt)
 	}
-	return nil
 }
 
 // conclude requires that what the victim held has been taken over.
@@ -175,9 +173,14 @@ func (w *watcher) conclude(ctx context.Context) error {
 		w.show.say("the move was over before a worker could be killed")
 		return nil
 	}
-	if err := w.follow(ctx); err != nil {
+	if len(w.orphans) == 0 {
+		return nil
+	}
+	tasks, err := w.client.Tasks(ctx, w.id)
+	if err != nil {
 		return err
 	}
+	w.follow(tasks)
 	for id := range w.orphans {
 		return fmt.Errorf("the operation ended although nobody took task %s over", id)
 	}
