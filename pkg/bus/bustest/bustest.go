@@ -82,7 +82,7 @@ type Cluster struct {
 func StartCluster(t testing.TB, n int, options ...bus.ApplyOption) (*bus.Bus, *Cluster) {
 	t.Helper()
 	c := &Cluster{t: t, token: "cluster-test"}
-	ports := freePorts(t, 2*n)
+	ports := FreePorts(t, 2*n)
 	routes := make([]*url.URL, n)
 	for i := range n {
 		routes[i] = &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", ports[n+i])}
@@ -202,8 +202,8 @@ func (c *Cluster) StreamLeader(stream string) int {
 	return -1
 }
 
-// freePorts returns ports that are free at this moment.
-func freePorts(t testing.TB, n int) []int {
+// FreePorts returns ports that are free at this moment.
+func FreePorts(t testing.TB, n int) []int {
 	t.Helper()
 	ports := make([]int, n)
 	for i := range ports {
