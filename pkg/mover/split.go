@@ -117,6 +117,7 @@ func cutLarge(s operation.Slice, first, last int64, buckets []influx.Bucket, wid
 	for _, b := range buckets {
 		counted += b.Rows
 	}
+	rows = max(rows, 2)
 	n := max(2, (rows-1)/partRows+1)
 	if counted < rows {
 		partRows = max(1, counted/n)
