@@ -69,6 +69,7 @@ func runContract(t *testing.T, e env) {
 		{"scopes/take and release", testScopes},
 		{"scopes/take again", testScopesTakeAgain},
 		{"scopes/left behind", testScopesLeftBehind},
+		{"scopes/newest released", testScopesNewestReleased},
 		{"scopes/one winner of 400", testScopesOneWinner},
 		{"leases/held, released, taken", testLeaseHandover},
 		{"leases/runs out", testLeaseRunsOut},

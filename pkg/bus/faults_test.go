@@ -183,7 +183,7 @@ func TestCallsOverABreakingConnection(t *testing.T) {
 	require.Equal(t, fmt.Sprint(rounds), string(got.Value))
 	_, err = direct.Bucket(events.BucketTasks).Get(ctx, "now-and-then")
 	require.ErrorIs(t, err, bus.ErrNotFound)
-	for range direct.Scopes().Open(ctx, ">") {
+	for range direct.Scopes().Open(ctx, "ringmaster.>") {
 		t.Fatal("a scope or a command was left behind")
 	}
 	records, err := direct.Log(events.StreamEvents).Page(ctx, 0, events.AllEvents, bus.MaxPage)

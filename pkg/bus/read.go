@@ -183,6 +183,9 @@ func directRecord(m *nats.Msg) (Record, error) {
 // page, until it has come past the newest message that the leader had at the
 // start: nothing that was acknowledged before is left out.
 //
+// The filter must not be ">" alone: for it the server takes the newest message to
+// be the last sequence it gave, and finds none when that one has been deleted.
+//
 // In a cluster any replica answers for a page, and each may be behind in its own
 // way. So a message that is gone may still come; whatever has taken its place
 // comes after it.

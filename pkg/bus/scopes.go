@@ -180,15 +180,17 @@ func (s *Scopes) Holder(ctx context.Context, scope string) (ScopeLock, error) {
 // and its locks, for Release.
 func (s *Scopes) HeldBy(ctx context.Context, operation string) ([]uint64, error) {
 	var held []uint64
-	for r, err := range s.bus.scan(ctx, events.StreamCommands, ">", 0) {
+	for r, err := range s.bus.scan(ctx, events.StreamCommands, events.AllCommands, 0) {
 		if err != nil {
 			return nil, fmt.Errorf("reading what operation %s holds: %w", operation, err)
 		}
-		if _, of, ok := events.ParseCommandSubject(r.Subject); ok {
-			if of == operation {
-				held = append(held, r.Sequence)
-			}
-			continue
+		if _, of, ok := events.ParseCommandSubject(r.Subject); ok && of == operation {
+			held = append(held, r.Sequence)
+		}
+	}
+	for r, err := range s.bus.scan(ctx, events.StreamCommands, events.AllScopes, 0) {
+		if err != nil {
+			return nil, fmt.Errorf("reading what operation %s holds: %w", operation, err)
 		}
 		lock, err := decodeLock(r)
 		if err != nil {

@@ -202,6 +202,20 @@ func testScopesLeftBehind(t *testing.T, e env) {
 	require.NoError(t, e.here.Scopes().Release(ctx, again))
 }
 
+// The newest messages of the stream are released first.
+func testScopesNewestReleased(t *testing.T, e env) {
+	ctx, name := t.Context(), unique(t)
+	older, err := take(t, e.here, name+"-1", "circle/"+name+"/0")
+	require.NoError(t, err)
+	newer, err := take(t, e.there, name+"-2", "circle/"+name+"/1")
+	require.NoError(t, err)
+	require.NoError(t, e.there.Scopes().Release(ctx, newer))
+	held, err := e.here.Scopes().HeldBy(ctx, name+"-1")
+	require.NoError(t, err)
+	require.Equal(t, older, held)
+	require.NoError(t, e.here.Scopes().Release(ctx, held))
+}
+
 // Three operations want two of three scopes each, so that any two collide: each
 // of 400 times exactly one gets both, and the others learn who. Four such
 // contests run side by side.
