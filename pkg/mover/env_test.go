@@ -137,6 +137,8 @@ type env struct {
 	mu     sync.Mutex
 	tasks  map[string][]byte
 	chunks [][]operation.Slice
+	// planned, when set, sees the job that a plan was made for.
+	planned func(*job)
 	// watch, when set, sees every job before it runs.
 	watch func(*job)
 	jobs  []*job
@@ -206,8 +208,12 @@ func (e *env) plan(m *mover.Mover) operation.Plan {
 	require.NoError(e.t, err)
 	e.operation = operation.Operation{ID: "op", Kind: operation.KindRebalance, Epoch: 1, Parameters: raw}
 	e.chunks = nil
-	plan, err := m.Plan(e.t.Context(), &e.operation, e.layout(), &job{env: e})
+	j := &job{env: e}
+	plan, err := m.Plan(e.t.Context(), &e.operation, e.layout(), j)
 	require.NoError(e.t, err)
+	if e.planned != nil {
+		e.planned(j)
+	}
 	return plan
 }
 
@@ -249,7 +255,11 @@ func (e *env) tasksOf(phase operation.Phase, round int) []operation.Task {
 func (e *env) copyAll(m *mover.Mover) result {
 	e.t.Helper()
 	plan := e.plan(m)
-	require.NoError(e.t, m.Prepare(e.t.Context(), &e.operation, &plan, &job{env: e}))
+	prepare := &job{env: e}
+	require.NoError(e.t, m.Prepare(e.t.Context(), &e.operation, &plan, prepare))
+	if e.planned != nil {
+		e.planned(prepare)
+	}
 	for i, p := range plan.Tasks {
 		e.store(operation.Task{
 			ID: fmt.Sprintf("c%04d", i), Phase: operation.PhaseCopy, Round: 1, Wave: p.Wave, Span: &p.Span, Estimated: p.Points,
