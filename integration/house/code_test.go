@@ -355,25 +355,23 @@ func isNested(dir string) bool {
 	return err == nil
 }
 
-func TestCodeKeepsTheRulesOfTheHouse(t *testing.T) {
+// TestCode reads every file of the module.
+func TestCode(t *testing.T) {
 	t.Parallel()
 	floors := newPlan(rooms()).floors
+	declared := map[string]bool{}
 	for _, s := range sources(t) {
 		for _, m := range s.mistakes(floors) {
 			t.Error(m)
 		}
-	}
-}
-
-// An exception that nothing needs any more is taken back.
-func TestAllowedVariablesExist(t *testing.T) {
-	t.Parallel()
-	declared := map[string]bool{}
-	for _, s := range sources(t) {
 		for _, d := range s.file.Decls {
-			if g, ok := d.(*ast.GenDecl); ok && g.Tok == token.VAR {
-				for _, spec := range g.Specs {
-					for _, n := range spec.(*ast.ValueSpec).Names {
+			g, ok := d.(*ast.GenDecl)
+			if !ok || g.Tok != token.VAR {
+				continue
+			}
+			for _, spec := range g.Specs {
+				if v, ok := spec.(*ast.ValueSpec); ok {
+					for _, n := range v.Names {
 						declared[s.room+"."+n.Name] = true
 					}
 				}

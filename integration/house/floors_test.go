@@ -194,17 +194,19 @@ func (p plan) judge(importer, imported string, test bool) error {
 type listed struct {
 	ImportPath, Dir                    string
 	Imports, TestImports, XTestImports []string
-	Deps                               []string
-	IgnoredGoFiles                     []string
-	Module                             *struct{ Path string }
+	Deps                               []string // also those of what it imports
+	IgnoredGoFiles                     []string // for other systems
 	Error                              *struct{ Err string }
 }
 
-// list asks the Go tool for the module's packages and all they depend on.
+// list asks the Go tool for the module's packages.
 func list(t *testing.T) map[string]listed {
 	t.Helper()
-	raw := goTool(t, "list", "-e", "-deps",
-		"-json=ImportPath,Dir,Imports,TestImports,XTestImports,Deps,IgnoredGoFiles,Module,Error", "./...")
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-e",
+		"-json=ImportPath,Dir,Imports,TestImports,XTestImports,Deps,IgnoredGoFiles,Error", "./...")
+	cmd.Dir = root(t)
+	raw, err := cmd.Output()
+	require.NoError(t, err)
 	packages := map[string]listed{}
 	for d := json.NewDecoder(bytes.NewReader(raw)); ; {
 		var p listed
@@ -217,16 +219,6 @@ func list(t *testing.T) map[string]listed {
 	}
 }
 
-// goTool runs the Go tool at the root of the module.
-func goTool(t *testing.T, args ...string) []byte {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", args...)
-	cmd.Dir = root(t)
-	raw, err := cmd.Output()
-	require.NoError(t, err, "go %v", args)
-	return raw
-}
-
 // root is the directory of the module.
 func root(t *testing.T) string {
 	t.Helper()
@@ -235,10 +227,26 @@ func root(t *testing.T) string {
 	return strings.TrimSpace(string(raw))
 }
 
-func TestNoRoomImportsUpward(t *testing.T) {
+// TestFloors reads what every package of the module imports.
+func TestFloors(t *testing.T) {
 	t.Parallel()
-	p := newPlan(rooms())
 	packages := list(t)
+	t.Run("no room imports upward", func(t *testing.T) {
+		t.Parallel()
+		testImports(t, packages)
+	})
+	t.Run("pure rooms reach no network", func(t *testing.T) {
+		t.Parallel()
+		testPureRooms(t, packages)
+	})
+	t.Run("the plan is that of the tree", func(t *testing.T) {
+		t.Parallel()
+		testPlan(t, packages)
+	})
+}
+
+func testImports(t *testing.T, packages map[string]listed) {
+	p := newPlan(rooms())
 	seen := 0
 	for _, pkg := range packages {
 		name, ours := inside(pkg.ImportPath)
@@ -253,14 +261,12 @@ func TestNoRoomImportsUpward(t *testing.T) {
 			t.Error(err)
 			continue
 		}
-		imports := slices.Concat(pkg.Imports, ignoredImports(t, pkg, false))
-		for _, imported := range imports {
+		for _, imported := range slices.Concat(pkg.Imports, ignoredImports(t, pkg, false)) {
 			if err := p.judge(name, imported, false); err != nil {
 				t.Error(err)
 			}
 		}
-		tests := slices.Concat(pkg.TestImports, pkg.XTestImports, ignoredImports(t, pkg, true))
-		for _, imported := range tests {
+		for _, imported := range slices.Concat(pkg.TestImports, pkg.XTestImports, ignoredImports(t, pkg, true)) {
 			if err := p.judge(name, imported, true); err != nil {
 				t.Error(err)
 			}
@@ -290,14 +296,14 @@ func ignoredImports(t *testing.T, pkg listed, test bool) (imports []string) {
 
 // What a pure room imports may not bring in by a back door what it must not
 // import itself.
-func TestPureRoomsReachNoNetwork(t *testing.T) {
-	t.Parallel()
-	packages := list(t)
+func testPureRooms(t *testing.T, packages map[string]listed) {
 	for _, r := range rooms() {
 		if r.floor != pure {
 			continue
 		}
-		for _, dep := range packages[path.Join(module, r.path)].Deps {
+		deps := packages[path.Join(module, r.path)].Deps
+		require.NotEmpty(t, deps, r.path)
+		for _, dep := range deps {
 			for _, wrong := range []string{"net/http", "os/exec", "database/sql", "github.com/nats-io", "github.com/gin-gonic"} {
 				if within(dep, wrong) {
 					t.Errorf("%s depends on %s", r.path, dep)
@@ -308,15 +314,12 @@ func TestPureRoomsReachNoNetwork(t *testing.T) {
 }
 
 // The plan names no room twice and none that is gone.
-func TestPlanMatchesTheTree(t *testing.T) {
-	t.Parallel()
-	packages := list(t)
+func testPlan(t *testing.T, packages map[string]listed) {
 	seen := map[string]bool{}
 	for _, r := range rooms() {
 		require.False(t, seen[r.path], "%s stands twice", r.path)
 		seen[r.path] = true
-		_, there := packages[path.Join(module, r.path)]
-		require.True(t, there, "%s is gone: take it out of rooms", r.path)
+		require.Contains(t, packages, path.Join(module, r.path), "%s is gone: take it out of rooms", r.path)
 	}
 }
 
