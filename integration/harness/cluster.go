@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -27,6 +28,8 @@ type Cluster struct {
 	API      *Program
 	Workers  []*Program
 	Client   Client
+	// Settings are further keys of the configurations that are written.
+	Settings map[string]any
 
 	address string
 }
@@ -120,7 +123,9 @@ func (c *Cluster) WriteConfig(circles [][]int, replace map[int]string) error {
 
 // WriteCircles writes a configuration of the given circles.
 func (c *Cluster) WriteCircles(all ...Circle) error {
-	raw, err := json.MarshalIndent(map[string]any{"circles": all, "listen_addr": c.address, "data_dir": c.DataDir()}, "", "  ")
+	config := map[string]any{"circles": all, "listen_addr": c.address, "data_dir": c.DataDir()}
+	maps.Copy(config, c.Settings)
+	raw, err := json.MarshalIndent(config, "", "  ")
 	if err != nil {
 		return fmt.Errorf("writing the configuration: %w", err)
 	}
