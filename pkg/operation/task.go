@@ -48,7 +48,10 @@ type Task struct {
 	Estimated int64     `json:"estimated"`
 	State     TaskState `json:"state"`
 	Attempt   int       `json:"attempt"`
-	Holder    string    `json:"holder,omitempty"`
+	// Setbacks counts the attempts since the last checkpoint that came to
+	// nothing; see the worker for how many there may be.
+	Setbacks int    `json:"setbacks,omitempty"`
+	Holder   string `json:"holder,omitempty"`
 	// Checkpoint has an entry per slice once the first one is finished.
 	Checkpoint Checkpoint `json:"checkpoint,omitempty"`
 	Points     TaskPoints `json:"points"`

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -16,177 +15,36 @@ import (
 	"ringmaster/pkg/operation"
 )
 
-// maxAttempts is how often a task is claimed before it counts as failed: a task
-// that makes its worker die must not take every worker with it.
-const maxAttempts = 25
-
-// errStuck ends a task that shows no sign of life.
-var errStuck = errors.New("no progress was made")
-
 // claim is a task that this worker holds, and the mover.Job its handler sees.
 type claim struct {
 	worker *Worker
+	id     string
 	nudge  *bus.Nudge
 	lease  *bus.Lease
 	op     operation.Operation
+	// work is the handler's context.
+	work context.Context
 	// signs counts the signs of life of the handler.
 	signs atomic.Uint64
+	// expired is set when the lease has run out: others may take the task, and
+	// the handler is to change nothing more.
+	expired atomic.Bool
 
-	// mu guards the record, which handler and heartbeat both store.
+	// mu guards the rest: handler and heartbeat both store the record.
 	mu       sync.Mutex
 	record   ledger.Versioned[operation.Task]
 	wait     *operation.Wait
 	lost     error
 	sequence uint64
 	told     time.Time
-	ctx      context.Context
 }
 
-// claim takes the task: first the lease, which says that this worker is alive,
-// then the record, which makes the task its own. It returns nil when another
-// worker has it; the nudge then comes again.
-func (w *Worker) claim(ctx context.Context, op operation.Operation, task ledger.Versioned[operation.Task], nudge *bus.Nudge) (*claim, error) {
-	value, err := json.Marshal(holding{Worker: w.options.ID, OperationID: op.ID, TaskID: task.Value.ID})
-	if err != nil {
-		return nil, fmt.Errorf("claiming task %s: %w", task.Value.ID, err)
-	}
-	lease, err := w.leases.Acquire(ctx, TaskLease(op.ID, task.Value.ID), value)
-	if errors.Is(err, bus.ErrHeld) {
-		return nil, nudge.Later(w.leases.TTL() / 2)
-	}
-	if err != nil {
-		return nil, errors.Join(err, nudge.Later(pause))
-	}
-	t := task.Value
-	now := w.options.Now().UTC()
-	if t.State == operation.TaskRunning {
-		t.Remember(now, "worker "+t.Holder+" went away")
-	}
-	t.State, t.Holder, t.Attempt = operation.TaskRunning, w.options.ID, t.Attempt+1
-	t.Waits = nil
-	if t.StartedAt == nil {
-		t.StartedAt = &now
-	}
-	record, err := w.ledger.UpdateTask(ctx, task, t)
-	if err != nil {
-		release := lease.Release(ctx)
-		if errors.Is(err, ledger.ErrConflict) {
-			return nil, errors.Join(release, nudge.Later(pause))
-		}
-		return nil, errors.Join(err, release, nudge.Later(pause))
-	}
-	return &claim{worker: w, nudge: nudge, lease: lease, op: op, record: record}, nil
-}
-
-// carryOut runs the handler and stores how it ended.
-func (c *claim) carryOut(ctx context.Context) error {
-	log := c.worker.options.Logger.With("operation", c.op.ID, "task", c.record.Value.ID, "attempt", c.record.Value.Attempt)
-	log.InfoContext(ctx, "task claimed", "phase", c.record.Value.Phase)
-	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer cancel(nil)
-	stop := context.AfterFunc(ctx, func() { cancel(ErrStop) })
-	defer stop()
-	c.ctx = work
-	var heart sync.WaitGroup
-	beating, rest := context.WithCancel(work)
-	heart.Go(func() { c.beat(beating, cancel) })
-	err := c.worker.handler.Run(work, c)
-	rest()
-	heart.Wait()
-	// What remains is storing; it may take as long as draining may.
-	store, done := context.WithTimeout(context.WithoutCancel(ctx), c.worker.options.Drain)
-	defer done()
-	end := c.end(store, err)
-	if c.gone() {
-		log.WarnContext(ctx, "task lost to another worker", "error", err)
-		return end
-	}
-	log.InfoContext(ctx, "task given back", "state", c.record.Value.State, "error", err)
-	return end
-}
-
-// gone reports whether the record has turned out to be another worker's.
-func (c *claim) gone() bool {
+// standing returns the record as last stored, and whether it has turned out to
+// be another worker's.
+func (c *claim) standing() (task operation.Task, lost bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.lost != nil
-}
-
-// beat keeps the claim alive for as long as the handler shows signs of life.
-func (c *claim) beat(ctx context.Context, cancel context.CancelCauseFunc) {
-	every := c.worker.leases.TTL() / 3
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	last, since := c.signs.Load(), c.worker.options.Now()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		now := c.worker.options.Now()
-		if signs := c.signs.Load(); signs != last {
-			last, since = signs, now
-		} else if now.Sub(since) > c.worker.options.Stuck {
-			cancel(errStuck)
-			return
-		}
-		err := c.lease.Renew(ctx)
-		if errors.Is(err, bus.ErrLeaseLost) {
-			cancel(mover.ErrClaimLost)
-			return
-		}
-		if err == nil {
-			err = c.nudge.Working()
-		}
-		if err == nil {
-			err = c.storeWait(ctx)
-		}
-		if err != nil && ctx.Err() == nil {
-			c.worker.options.Logger.WarnContext(ctx, "keeping a claim alive", "task", c.record.Value.ID, "error", err)
-		}
-	}
-}
-
-// end stores how the handler ended. A claim that is lost leaves everything to
-// whoever has the task now.
-func (c *claim) end(ctx context.Context, err error) error {
-	var failure *operation.Error
-	again := time.Duration(0)
-	now := c.worker.options.Now().UTC()
-	store := c.store(ctx, func(t *operation.Task) {
-		t.Waits = nil
-		switch {
-		case err == nil:
-			t.State, t.FinishedAt, t.Error = operation.TaskDone, &now, nil
-		case errors.As(err, &failure):
-			t.State, t.FinishedAt, t.Error = operation.TaskFailed, &now, failure
-			t.Remember(now, failure.Detail)
-		case errors.Is(err, ErrStop):
-			t.State, t.Holder = operation.TaskWaiting, ""
-		case t.Attempt >= maxAttempts:
-			t.State, t.FinishedAt = operation.TaskFailed, &now
-			t.Error = &operation.Error{Code: "too_many_attempts", TaskID: t.ID, Detail: fmt.Sprintf("given up after %d attempts; the last ended with: %v", t.Attempt, err)}
-			t.Remember(now, err.Error())
-		default:
-			t.State, t.Holder = operation.TaskWaiting, ""
-			t.Remember(now, err.Error())
-			again = pause
-		}
-	})
-	release := c.lease.Release(ctx)
-	if store != nil {
-		// The record is another's, or cannot be reached: the nudge comes again
-		// and whoever gets it reads the record.
-		if errors.Is(store, mover.ErrClaimLost) {
-			store = nil
-		}
-		return errors.Join(store, release, c.nudge.Later(pause))
-	}
-	if c.record.Value.State.Ended() {
-		return errors.Join(release, c.nudge.Ack(ctx))
-	}
-	return errors.Join(release, c.nudge.Later(again))
+	return c.record.Value, c.lost != nil
 }
 
 // store changes the record. Once another worker has taken the task over, every
@@ -197,31 +55,62 @@ func (c *claim) store(ctx context.Context, change func(*operation.Task)) error {
 	return c.storeLocked(ctx, change)
 }
 
+// storeAttempts bounds how often one store finds that an earlier one, whose
+// answer was lost, went through after all.
+const storeAttempts = 4
+
 func (c *claim) storeLocked(ctx context.Context, change func(*operation.Task)) error {
-	if c.lost != nil {
-		return c.lost
+	for range storeAttempts {
+		if c.lost != nil {
+			return c.lost
+		}
+		t := c.record.Value
+		t.Waits = nil
+		if c.wait != nil {
+			t.Waits = []operation.Wait{*c.wait}
+		}
+		change(&t)
+		record, err := c.worker.ledger.UpdateTask(ctx, c.record, t)
+		if err == nil {
+			c.record = record
+			return nil
+		}
+		if !errors.Is(err, ledger.ErrConflict) {
+			return err
+		}
+		if err := c.reread(ctx); err != nil {
+			return err
+		}
 	}
-	t := c.record.Value
-	t.Waits = nil
-	if c.wait != nil {
-		t.Waits = []operation.Wait{*c.wait}
-	}
-	change(&t)
-	record, err := c.worker.ledger.UpdateTask(ctx, c.record, t)
-	if errors.Is(err, ledger.ErrConflict) {
-		c.lost = fmt.Errorf("storing task %s: %w", t.ID, mover.ErrClaimLost)
-		return c.lost
-	}
-	if err != nil {
-		return err
-	}
-	c.record = record
-	return nil
+	return fmt.Errorf("storing task %s: %w", c.id, ledger.ErrConflict)
 }
 
-// storeWait shows a wait that has begun, changed or ended.
-func (c *claim) storeWait(ctx context.Context) error {
-	c.mu.Lock()
+// reread takes in a record that has another revision than expected. It is still
+// this claim's if it has its attempt and holder: then an earlier store, cut off
+// before its answer came, has gone through.
+func (c *claim) reread(ctx context.Context) error {
+	now, err := c.worker.ledger.Task(ctx, c.op.ID, c.id)
+	own := &c.record.Value
+	switch {
+	case err == nil && now.Value.State == operation.TaskRunning && now.Value.Attempt == own.Attempt && now.Value.Holder == own.Holder:
+		c.record = now
+		return nil
+	case err == nil, errors.Is(err, ledger.ErrNoTask):
+		c.lost = fmt.Errorf("storing task %s: %w", c.id, mover.ErrClaimLost)
+		return c.lost
+	default:
+		return err
+	}
+}
+
+// storeWait shows a wait that has begun, changed or ended. Unless it has to, it
+// does not wait for a store under way, which shows it too.
+func (c *claim) storeWait(ctx context.Context, must bool) error {
+	if must {
+		c.mu.Lock()
+	} else if !c.mu.TryLock() {
+		return nil
+	}
 	defer c.mu.Unlock()
 	shown := c.record.Value.Waits
 	if c.wait == nil && len(shown) == 0 || c.wait != nil && len(shown) == 1 && shown[0] == *c.wait {
@@ -235,26 +124,34 @@ func (c *claim) Operation() *operation.Operation { return &c.op }
 
 // Task implements mover.Job.
 func (c *claim) Task() operation.Task {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.record.Value
+	task, _ := c.standing()
+	return task
 }
 
 // Slices implements mover.Job.
 func (c *claim) Slices(ctx context.Context) ([]operation.Slice, error) {
 	t := c.Task()
-	return c.worker.ledger.Slices(ctx, &c.op, &t)
+	return c.SlicesOf(ctx, &t)
 }
 
 // Of implements mover.Job.
 func (c *claim) Of(ctx context.Context, id string) (operation.Task, error) {
 	v, err := c.worker.ledger.Task(ctx, c.op.ID, id)
-	return v.Value, err
+	return v.Value, permanent(err)
 }
 
 // SlicesOf implements mover.Job.
 func (c *claim) SlicesOf(ctx context.Context, t *operation.Task) ([]operation.Slice, error) {
-	return c.worker.ledger.Slices(ctx, &c.op, t)
+	slices, err := c.worker.ledger.Slices(ctx, &c.op, t)
+	return slices, permanent(err)
+}
+
+// permanent fails the task for what no other attempt would find otherwise.
+func permanent(err error) error {
+	if errors.Is(err, ledger.ErrUnreadable) || errors.Is(err, ledger.ErrNoTask) || errors.Is(err, ledger.ErrNoDocument) {
+		return &operation.Error{Code: "record_unreadable", Detail: operation.Clip(err.Error() + "; start the operation again: what is copied stays copied")}
+	}
+	return err
 }
 
 // tellEvery bounds how often a task tells of its progress.
@@ -263,31 +160,50 @@ const tellEvery = time.Second
 // Checkpoint implements mover.Job.
 func (c *claim) Checkpoint(ctx context.Context, change func(*operation.Task)) error {
 	c.Alive()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := c.storeLocked(ctx, change); err != nil {
+	if err := c.held(); err != nil {
 		return err
 	}
-	if now := c.worker.options.Now(); now.Sub(c.told) >= tellEvery {
-		c.told = now
-		c.sequence++
-		c.worker.ledger.Emit(ctx, "", events.TaskProgressed(c.record.Value, c.sequence))
+	progress, err := c.checkpoint(ctx, change)
+	if progress != nil {
+		c.worker.ledger.Emit(ctx, "", *progress)
 	}
-	return nil
+	return err
+}
+
+// checkpoint stores it, and returns what to tell if it is time to.
+func (c *claim) checkpoint(ctx context.Context, change func(*operation.Task)) (*events.TaskProgress, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.storeLocked(ctx, func(t *operation.Task) {
+		change(t)
+		t.Setbacks = 0
+	})
+	now := c.worker.options.Now()
+	if err != nil || now.Sub(c.told) < tellEvery {
+		return nil, err
+	}
+	c.told = now
+	c.sequence++
+	progress := events.TaskProgressed(c.record.Value, c.sequence)
+	return &progress, nil
 }
 
 // HandOver implements mover.Job. The ids carry the attempt: what an attempt
 // that died before its checkpoint has made is never taken for part of another
 // cut.
 func (c *claim) HandOver(ctx context.Context, bundles [][]operation.Slice) ([]string, error) {
+	if err := c.held(); err != nil {
+		return nil, err
+	}
 	parent := c.Task()
 	ids := make([]string, 0, len(bundles))
 	for i, bundle := range bundles {
+		now := c.worker.options.Now().UTC()
 		child := operation.Task{
 			ID:          fmt.Sprintf("%s-%d-%d", parent.ID, parent.Attempt, len(parent.Children)+i+1),
 			OperationID: parent.OperationID, Kind: parent.Kind, Phase: parent.Phase, Round: parent.Round, Wave: parent.Wave,
 			Source: parent.Source, Destination: parent.Destination, Parent: parent.ID,
-			Slices: bundle, State: operation.TaskWaiting, CreatedAt: c.worker.options.Now().UTC(),
+			Slices: bundle, State: operation.TaskWaiting, CreatedAt: now, UpdatedAt: now,
 		}
 		for _, s := range bundle {
 			child.Estimated += s.Points
@@ -311,7 +227,7 @@ func (c *claim) Wait(w *operation.Wait) {
 	began := (w == nil) != (c.wait == nil)
 	if w != nil {
 		own := *w
-		own.TaskID = c.record.Value.ID
+		own.TaskID = c.id
 		w = &own
 	}
 	c.wait = w
@@ -319,16 +235,24 @@ func (c *claim) Wait(w *operation.Wait) {
 	if !began {
 		return
 	}
-	if err := c.storeWait(c.ctx); err != nil && c.ctx.Err() == nil {
-		c.worker.options.Logger.WarnContext(c.ctx, "showing a wait", "error", err)
+	if err := c.storeWait(c.work, true); err != nil && c.work.Err() == nil {
+		c.worker.options.Logger.WarnContext(c.work, "showing a wait", "operation", c.op.ID, "task", c.id, "error", err)
 	}
+}
+
+// held fails when the lease is known to have run out.
+func (c *claim) held() error {
+	if c.expired.Load() {
+		return fmt.Errorf("task %s: %w", c.id, mover.ErrClaimLost)
+	}
+	return nil
 }
 
 // Guard implements mover.Job: a process that was stopped past its lease learns
 // of it here, before it sends anything more.
 func (c *claim) Guard() error {
 	if !c.lease.Held() {
-		return fmt.Errorf("the lease of task %s ran out: %w", c.record.Value.ID, mover.ErrClaimLost)
+		return fmt.Errorf("the lease of task %s ran out: %w", c.id, mover.ErrClaimLost)
 	}
 	return nil
 }

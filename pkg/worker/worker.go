@@ -6,9 +6,7 @@ package worker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -24,7 +22,7 @@ import (
 var ErrStop = errors.New("the worker is stopping")
 
 // Handler carries out one claimed task; see mover.Mover.Run for what its error
-// means.
+// means. When ctx ends it returns soon: its slot is not free before that.
 type Handler interface {
 	Run(ctx context.Context, job mover.Job) error
 }
@@ -40,20 +38,11 @@ type Options struct {
 	// Stuck is how long a task may show no sign of life before its claim is
 	// given up (3 minutes).
 	Stuck time.Duration
-	// Drain is how long a stopping worker waits for its tasks to store where
-	// they are (20 s).
+	// Drain is how long a stopping worker waits for a task whose handler has
+	// returned to store where it is (20 s).
 	Drain  time.Duration
 	Logger *slog.Logger
 	Now    func() time.Time
-}
-
-// Info is what a live worker tells about itself.
-type Info struct {
-	ID        string    `json:"id"`
-	Host      string    `json:"host"`
-	Version   string    `json:"version"`
-	Slots     int       `json:"slots"`
-	StartedAt time.Time `json:"started_at"`
 }
 
 // Worker is the service. Create it with New and let Run own it.
@@ -84,7 +73,8 @@ func New(l *ledger.Ledger, q *bus.Queue, leases *bus.Leases, h Handler, o Option
 	return &Worker{ledger: l, queue: q, leases: leases, handler: h, options: o}
 }
 
-// Run works until ctx ends, and then until every task has stored where it is.
+// Run works until ctx ends, and then until every handler has returned and its
+// task's record says where it stands.
 func (w *Worker) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	all.Go(func() { w.present(ctx) })
@@ -95,8 +85,13 @@ func (w *Worker) Run(ctx context.Context) error {
 	return nil
 }
 
-// pause is how long a slot rests after an error that was not a task's.
-const pause = time.Second
+const (
+	// pause is how long a slot rests after an error that was not a task's, and
+	// after how long a task that could not be carried out now is looked at again.
+	pause = time.Second
+	// longPause is the same for what waiting is unlikely to mend.
+	longPause = time.Minute
+)
 
 // slot carries out one task after another.
 func (w *Worker) slot(ctx context.Context) {
@@ -129,35 +124,70 @@ func (w *Worker) take(ctx context.Context, nudge *bus.Nudge) error {
 	if err != nil || !ok {
 		return w.reject(ctx, nudge, err)
 	}
-	op, err := w.ledger.Operation(ctx, run.OperationID)
-	if errors.Is(err, operation.ErrNotFound) || err == nil && op.Value.State.Terminal() {
-		return nudge.Ack(ctx)
-	}
+	op, err := w.admit(ctx, run.OperationID)
 	if err != nil {
-		return errors.Join(err, nudge.Later(pause))
-	}
-	epochs, err := w.ledger.Topology(ctx)
-	if err != nil {
-		return errors.Join(err, nudge.Later(pause))
-	}
-	if current := epochs.Value.Current; current == nil || current.Epoch != op.Value.Epoch {
-		// The operation's controller ends it; until then nobody writes for it.
-		w.options.Logger.WarnContext(ctx, "the topology has another epoch than the operation; its task is left alone",
-			"operation", op.Value.ID, "task", run.TaskID, "epoch", op.Value.Epoch)
-		return nudge.Later(pause)
+		return w.leave(ctx, nudge, &run, err)
 	}
 	task, err := w.ledger.Task(ctx, run.OperationID, run.TaskID)
-	if errors.Is(err, ledger.ErrNoTask) || err == nil && task.Value.State.Ended() {
-		return nudge.Ack(ctx)
+	if err == nil && task.Value.State.Ended() {
+		err = errOver
 	}
 	if err != nil {
-		return errors.Join(err, nudge.Later(pause))
+		return w.leave(ctx, nudge, &run, err)
 	}
-	c, err := w.claim(ctx, op.Value, task, nudge)
+	c, err := w.claim(ctx, op, task, nudge)
 	if err != nil || c == nil {
 		return err
 	}
 	return c.carryOut(ctx)
+}
+
+var (
+	// errOver: nothing is left to be done for the task's operation.
+	errOver = errors.New("the operation has ended")
+	// errEpoch: nobody may write for the operation. Its controller ends it.
+	errEpoch = errors.New("the topology has another epoch than the operation")
+)
+
+// admit returns the operation if its tasks may be carried out now; else errOver,
+// errEpoch, or why it cannot tell.
+func (w *Worker) admit(ctx context.Context, id string) (operation.Operation, error) {
+	op, err := w.ledger.Operation(ctx, id)
+	if errors.Is(err, operation.ErrNotFound) || err == nil && op.Value.State.Terminal() {
+		return op.Value, errOver
+	}
+	if err != nil {
+		return op.Value, err
+	}
+	epochs, err := w.ledger.Topology(ctx)
+	if err != nil {
+		return op.Value, err
+	}
+	if current := epochs.Value.Current; current == nil || current.Epoch != op.Value.Epoch {
+		return op.Value, errEpoch
+	}
+	return op.Value, nil
+}
+
+// leave gives a nudge back whose task is not to be carried out now, or ever. It
+// returns an error only for what is likely to meet the next nudge as well.
+func (w *Worker) leave(ctx context.Context, nudge *bus.Nudge, run *events.TaskRun, why error) error {
+	log := w.options.Logger.With("operation", run.OperationID, "task", run.TaskID)
+	switch {
+	case errors.Is(why, errOver), errors.Is(why, ledger.ErrNoTask):
+		return nudge.Ack(ctx)
+	case errors.Is(why, errEpoch):
+		log.WarnContext(ctx, "task left alone", "reason", why)
+		return nudge.Later(pause)
+	case errors.Is(why, ledger.ErrUnreadable):
+		// The tasks of other operations are not to wait for this one.
+		log.ErrorContext(ctx, "task left alone", "reason", why)
+		return nudge.Later(longPause)
+	case ctx.Err() != nil:
+		return nudge.Later(0)
+	default:
+		return errors.Join(why, nudge.Later(pause))
+	}
 }
 
 // reject moves a message nobody can carry out to the dead letters.
@@ -171,89 +201,4 @@ func (w *Worker) reject(ctx context.Context, nudge *bus.Nudge, cause error) erro
 		return errors.Join(err, nudge.Later(pause))
 	}
 	return nudge.Reject(reason)
-}
-
-// TaskLease is the key of a task's lease.
-func TaskLease(op, task string) string {
-	return "task." + events.EscapeToken(op) + "." + events.EscapeToken(task)
-}
-
-const presencePrefix = "worker."
-
-// present keeps the lease that says this worker is alive.
-func (w *Worker) present(ctx context.Context) {
-	info, err := json.Marshal(w.options.Info)
-	if err != nil {
-		w.options.Logger.ErrorContext(ctx, "describing this worker", "error", err)
-		return
-	}
-	key := presencePrefix + events.EscapeToken(w.options.ID)
-	var lease *bus.Lease
-	defer func() {
-		if lease != nil {
-			done, cancel := context.WithTimeout(context.WithoutCancel(ctx), pause)
-			defer cancel()
-			_ = lease.Release(done) // it runs out by itself
-		}
-	}()
-	for ctx.Err() == nil {
-		if lease == nil {
-			lease, err = w.leases.Acquire(ctx, key, info)
-		} else {
-			err = lease.Renew(ctx)
-		}
-		if err != nil && ctx.Err() == nil {
-			w.options.Logger.WarnContext(ctx, "announcing this worker", "error", err)
-			if errors.Is(err, bus.ErrLeaseLost) {
-				lease = nil
-				continue
-			}
-		}
-		w.rest(ctx, w.leases.TTL()/3)
-	}
-}
-
-// Status is a live worker and what it does.
-type Status struct {
-	Info
-	Busy  int
-	Tasks []string
-	// SeenAt is when it last renewed its lease.
-	SeenAt time.Time
-}
-
-// holding is the value of a task's lease.
-type holding struct {
-	Worker      string `json:"worker"`
-	OperationID string `json:"operation_id"`
-	TaskID      string `json:"task_id"`
-}
-
-// Live lists the workers whose leases live, with the tasks they hold.
-func Live(ctx context.Context, leases *bus.Leases) ([]Status, error) {
-	var all []Status
-	held := map[string][]string{}
-	for e, err := range leases.Bucket().List(ctx, "") {
-		if err != nil {
-			return nil, fmt.Errorf("listing workers: %w", err)
-		}
-		switch {
-		case len(e.Key) > len(presencePrefix) && e.Key[:len(presencePrefix)] == presencePrefix:
-			s := Status{SeenAt: e.Created}
-			if err := json.Unmarshal(e.Value, &s.Info); err != nil {
-				return nil, fmt.Errorf("reading lease %s: %w", e.Key, err)
-			}
-			all = append(all, s)
-		default:
-			var h holding
-			if json.Unmarshal(e.Value, &h) == nil && h.TaskID != "" {
-				held[h.Worker] = append(held[h.Worker], h.OperationID+"/"+h.TaskID)
-			}
-		}
-	}
-	for i := range all {
-		all[i].Tasks = held[all[i].ID]
-		all[i].Busy = len(all[i].Tasks)
-	}
-	return all, nil
 }

@@ -1,0 +1,104 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"ringmaster/pkg/bus"
+	"ringmaster/pkg/ledger"
+)
+
+// Info is what a live worker tells about itself.
+type Info struct {
+	ID        string    `json:"id"`
+	Host      string    `json:"host"`
+	Version   string    `json:"version"`
+	Slots     int       `json:"slots"`
+	StartedAt time.Time `json:"started_at"`
+}
+
+// present keeps the lease that says this worker is alive.
+func (w *Worker) present(ctx context.Context) {
+	info, err := json.Marshal(w.options.Info)
+	if err != nil {
+		w.options.Logger.ErrorContext(ctx, "describing this worker", "error", err)
+		return
+	}
+	var lease *bus.Lease
+	defer func() {
+		if lease != nil {
+			done, cancel := context.WithTimeout(context.WithoutCancel(ctx), pause)
+			defer cancel()
+			_ = lease.Release(done) // it runs out by itself
+		}
+	}()
+	for ctx.Err() == nil {
+		if lease == nil {
+			lease, err = w.leases.Acquire(ctx, ledger.WorkerLease(w.options.ID), info)
+		} else {
+			err = lease.Renew(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			w.options.Logger.WarnContext(ctx, "announcing this worker", "error", err)
+			if errors.Is(err, bus.ErrLeaseLost) {
+				lease = nil
+				continue
+			}
+		}
+		w.rest(ctx, w.leases.TTL()/3)
+	}
+}
+
+// Status is a live worker and what it does.
+type Status struct {
+	Info
+
+	Busy int
+	// Tasks are the tasks it holds, as `<operation>/<task>`.
+	Tasks []string
+	// SeenAt is when it last renewed its lease.
+	SeenAt time.Time
+}
+
+// holding is the value of a task's lease.
+type holding struct {
+	Worker      string `json:"worker"`
+	OperationID string `json:"operation_id"`
+	TaskID      string `json:"task_id"`
+}
+
+// Live lists the workers whose leases live, by their ids, with the tasks they
+// hold. What a lease says that cannot be read is left out.
+func Live(ctx context.Context, leases *bus.Leases) ([]Status, error) {
+	all := []Status{}
+	held := map[string][]string{}
+	for e, err := range leases.Bucket().List(ctx, "") {
+		if err != nil {
+			return nil, fmt.Errorf("listing workers: %w", err)
+		}
+		if id, ok := ledger.WorkerOfLease(e.Key); ok {
+			s := Status{SeenAt: e.Created}
+			if json.Unmarshal(e.Value, &s.Info) != nil {
+				s.Info = Info{}
+			}
+			s.ID = id
+			all = append(all, s)
+			continue
+		}
+		var h holding
+		if json.Unmarshal(e.Value, &h) == nil && h.TaskID != "" {
+			held[h.Worker] = append(held[h.Worker], h.OperationID+"/"+h.TaskID)
+		}
+	}
+	for i := range all {
+		all[i].Tasks = slices.Sorted(slices.Values(held[all[i].ID]))
+		all[i].Busy = len(all[i].Tasks)
+	}
+	slices.SortFunc(all, func(a, b Status) int { return strings.Compare(a.ID, b.ID) })
+	return all, nil
+}
