@@ -48,7 +48,8 @@ type applying struct {
 }
 
 // WithLeaseTTL sets how long a lease lives after its last renewal. All
-// processes read it from the bucket; the default is events.LeaseTTL.
+// processes read it from the bucket when they start. Without it a bucket that
+// exists keeps what it has, and a new one gets events.LeaseTTL.
 func WithLeaseTTL(d time.Duration) ApplyOption {
 	return func(a *applying) { a.leaseTTL = d }
 }
@@ -62,7 +63,7 @@ func WithLeaseTTL(d time.Duration) ApplyOption {
 // replicas 0 means 1 on a single server and 3 in a cluster, where fewer are an
 // error, not a fallback. Replicas that exist are never taken away.
 func (b *Bus) Apply(ctx context.Context, replicas int, options ...ApplyOption) error {
-	a := applying{leaseTTL: events.LeaseTTL}
+	var a applying
 	for _, o := range options {
 		o(&a)
 	}
@@ -79,7 +80,11 @@ func (b *Bus) Apply(ctx context.Context, replicas int, options ...ApplyOption) e
 	}
 	for _, s := range specs.Buckets {
 		if s.Name == events.BucketLeases {
-			s.TTL = a.leaseTTL
+			var err error
+			if s.TTL, err = b.leaseTTL(ctx, a); err != nil {
+				return err
+			}
+			a.leaseTTL = s.TTL
 		}
 		configs = append(configs, bucketConfig(s, replicas))
 	}
@@ -104,6 +109,22 @@ func (b *Bus) Apply(ctx context.Context, replicas int, options ...ApplyOption) e
 		}
 	}
 	return nil
+}
+
+// leaseTTL is the TTL of leases: what was asked for, else what there is, else
+// the default.
+func (b *Bus) leaseTTL(ctx context.Context, a applying) (time.Duration, error) {
+	if a.leaseTTL > 0 {
+		return a.leaseTTL, nil
+	}
+	found, err := b.lookUp(ctx, bucketStream(events.BucketLeases))
+	if err != nil {
+		return 0, err
+	}
+	if found == nil || found.MaxAge <= 0 {
+		return events.LeaseTTL, nil
+	}
+	return found.MaxAge, nil
 }
 
 func streamConfig(s events.StreamSpec, replicas int) jetstream.StreamConfig {
@@ -205,11 +226,20 @@ func duplicates(window, maxAge time.Duration) time.Duration {
 // existing returns the configuration of the wanted stream as it stands, nil
 // when there is none, and refuses one with another meaning.
 func (b *Bus) existing(ctx context.Context, wanted jetstream.StreamConfig) (*jetstream.StreamConfig, error) {
+	found, err := b.lookUp(ctx, wanted.Name)
+	if err != nil || found == nil {
+		return nil, err
+	}
+	return found, compatible(*found, wanted)
+}
+
+// lookUp returns the configuration of a stream, nil when there is none.
+func (b *Bus) lookUp(ctx context.Context, name string) (*jetstream.StreamConfig, error) {
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
 	var found *jetstream.StreamConfig
 	err := b.repeat(ctx, func(ctx context.Context) error {
-		s, err := b.js.Stream(ctx, wanted.Name)
+		s, err := b.js.Stream(ctx, name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			return nil
 		}
@@ -220,12 +250,9 @@ func (b *Bus) existing(ctx context.Context, wanted jetstream.StreamConfig) (*jet
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("looking up stream %s: %w", wanted.Name, err)
+		return nil, fmt.Errorf("looking up stream %s: %w", name, err)
 	}
-	if found == nil {
-		return nil, nil
-	}
-	return found, compatible(*found, wanted)
+	return found, nil
 }
 
 // compatible compares the settings that give a stream its meaning.

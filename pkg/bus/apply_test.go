@@ -92,6 +92,7 @@ func TestApplyBringsLimitsUpToDate(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, b.Apply(ctx, 0, bus.WithLeaseTTL(3*time.Second)))
 	require.Zero(t, streamInfo(t, js, events.StreamCommands).Config.MaxAge)
+	require.NoError(t, b.Apply(ctx, 0), "who does not say keeps what there is")
 	l, err := b.Leases(ctx)
 	require.NoError(t, err)
 	require.Equal(t, 3*time.Second, l.TTL())
