@@ -8,11 +8,11 @@ import (
 	"testing"
 	"time"
 
-	"ringmaster/events"
-	"ringmaster/pkg/operation"
-
 	"github.com/google/jsonschema-go/jsonschema"
 	"github.com/stretchr/testify/require"
+
+	"ringmaster/events"
+	"ringmaster/pkg/operation"
 )
 
 var at = time.Date(2026, time.March, 4, 5, 6, 7, 0, time.FixedZone("CET", 3600))

@@ -393,7 +393,7 @@ func EscapeToken(s string) string {
 		return s
 	}
 	var b strings.Builder
-	for i := 0; i < len(s); i++ {
+	for i := range len(s) {
 		if c := s[i]; isTokenByte(c) {
 			b.WriteByte(c)
 		} else {

@@ -6,10 +6,10 @@ import (
 	"testing"
 	"time"
 
-	"ringmaster/events"
-
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"ringmaster/events"
 )
 
 func TestEscapeToken(t *testing.T) {

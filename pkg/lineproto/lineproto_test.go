@@ -40,7 +40,8 @@ func TestKindNames(t *testing.T) {
 func TestValueEqualIsExact(t *testing.T) {
 	t.Parallel()
 	values := []lineproto.Value{
-		{}, lineproto.FloatValue(0), lineproto.FloatValue(math.Copysign(0, -1)), lineproto.FloatValue(1),
+		{},
+		lineproto.FloatValue(0), lineproto.FloatValue(math.Copysign(0, -1)), lineproto.FloatValue(1),
 		lineproto.IntegerValue(0), lineproto.IntegerValue(1), lineproto.UnsignedValue(1), lineproto.BooleanValue(false),
 		lineproto.BooleanValue(true), lineproto.StringValue(""), lineproto.StringValue("1"),
 	}

@@ -4,12 +4,12 @@ import (
 	"context"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"ringmaster/events"
 	"ringmaster/pkg/bus/bustest"
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/operation"
-
-	"github.com/stretchr/testify/require"
 )
 
 // TestOverTheRealBus takes one operation through the real ledger and stream.

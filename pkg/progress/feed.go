@@ -118,8 +118,7 @@ func (f *Feed) Page(ctx context.Context, operationID string, after uint64, limit
 		return FeedPage{}, err
 	}
 	records, err := f.log.Page(ctx, from, filterOf(operationID), min(limit, MaxPage))
-	var lost *bus.GapError
-	if errors.As(err, &lost) {
+	if lost, ok := errors.AsType[*bus.GapError](err); ok {
 		gap, err = &Gap{After: from - 1, First: lost.First}, nil
 		from = lost.First
 	}

@@ -6,10 +6,10 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/stretchr/testify/require"
+
 	"ringmaster/events"
 	"ringmaster/pkg/operation"
-
-	"github.com/stretchr/testify/require"
 )
 
 // storyLog holds six events: of operation 1, 2, 1, nothing readable, a later

@@ -12,10 +12,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"ringmaster/events"
 	"ringmaster/pkg/operation"
-
-	"github.com/stretchr/testify/require"
 )
 
 // started runs a projection in a bubble of its own time, and stops it.

@@ -6,9 +6,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"ringmaster/pkg/operation"
-
 	"github.com/stretchr/testify/require"
+
+	"ringmaster/pkg/operation"
 )
 
 func TestResultLogCollectsOnlyWhileWatched(t *testing.T) {

@@ -7,12 +7,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
 	"ringmaster/events"
 	"ringmaster/pkg/bus"
 	"ringmaster/pkg/operation"
-
-	"github.com/stretchr/testify/require"
-	"pgregory.net/rapid"
 )
 
 func TestHigherRevisionWins(t *testing.T) {

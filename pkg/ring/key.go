@@ -62,7 +62,7 @@ func ParseShardKey(template string) (ShardKey, error) {
 	}
 
 	for i := 0; i < len(template); {
-		kind := literal
+		var kind partKind
 
 		switch {
 		case strings.HasPrefix(template[i:], varDatabase):

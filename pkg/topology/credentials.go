@@ -60,7 +60,7 @@ func (c Credentials) Seal(s Sealer, context []byte) (string, error) {
 		return "", nil
 	}
 
-	plain, err := json.Marshal(sealedCredentials(c))
+	plain, err := json.Marshal(sealedCredentials(c)) //nolint:gosec // in the clear only here: the next step encrypts it
 	if err != nil {
 		return "", fmt.Errorf("encoding credentials: %w", err)
 	}

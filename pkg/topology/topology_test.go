@@ -100,8 +100,12 @@ func TestSameServer(t *testing.T) {
 	t.Parallel()
 
 	for _, same := range [][2]string{
-		{"http://h:8086", "http://H:8086/"}, {"http://h", "http://h:80"}, {"http://h:", "http://h:80"},
-		{"https://h/p/", "HTTPS://h:443/p"}, {"http://[::1]:8086", "http://[::1]:8086"}, {"%zz", "%zz"},
+		{"http://h:8086", "http://H:8086/"},
+		{"http://h", "http://h:80"},
+		{"http://h:", "http://h:80"},
+		{"https://h/p/", "HTTPS://h:443/p"},
+		{"http://[::1]:8086", "http://[::1]:8086"},
+		{"%zz", "%zz"},
 	} {
 		require.True(t, topology.SameServer(same[0], same[1]), same)
 	}

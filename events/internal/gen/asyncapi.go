@@ -7,10 +7,10 @@ import (
 	"slices"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
+
 	"ringmaster/events"
 	"ringmaster/pkg/operation"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // asyncAPI returns the contract as an AsyncAPI 3.0 document. It is composed as

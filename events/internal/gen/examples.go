@@ -150,7 +150,8 @@ func exampleTaskRecord() operation.Task {
 		Checkpoint: operation.Checkpoint{
 			{State: operation.SliceCopied, DestinationEmpty: true, Rows: 20_000, Values: 100_000, Written: 20_000},
 			{State: operation.SliceCopied, DestinationEmpty: true, Rows: 16_000, Values: 80_000, Written: 16_000},
-			{}, {},
+			{},
+			{},
 		},
 		Points: operation.TaskPoints{Copied: 36_000},
 		Bytes:  operation.ByteCounts{Read: 4_250_000, Written: 5_940_000},

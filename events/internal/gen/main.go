@@ -35,7 +35,7 @@ func run(root string) error {
 		}
 	}
 	for _, path := range slices.Sorted(maps.Keys(documents)) {
-		if err := os.WriteFile(filepath.Join(root, path), documents[path], 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(root, path), documents[path], 0o644); err != nil { //nolint:gosec // part of the source, for everyone to read
 			return fmt.Errorf("writing %s: %w", path, err)
 		}
 	}

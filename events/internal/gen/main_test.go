@@ -8,10 +8,10 @@ import (
 	"strings"
 	"testing"
 
-	"ringmaster/events"
-
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
+
+	"ringmaster/events"
 )
 
 // root is the directory of package events, seen from here.
@@ -75,7 +75,7 @@ func TestAsyncAPIDocument(t *testing.T) {
 
 	addresses := map[string]string{}
 	for _, c := range doc.Channels {
-		require.Equal(t, strings.Count(c.Address, "{"), len(c.Parameters), c.Address)
+		require.Len(t, c.Parameters, strings.Count(c.Address, "{"), c.Address)
 		for name := range c.Messages {
 			addresses[name] = c.Address
 		}
@@ -111,7 +111,7 @@ func TestAsyncAPIReferencesResolve(t *testing.T) {
 		path, ok := strings.CutPrefix(ref, "#/")
 		require.True(t, ok, ref)
 		at := doc
-		for _, step := range strings.Split(path, "/") {
+		for step := range strings.SplitSeq(path, "/") {
 			parent, ok := at.(map[string]any)
 			require.True(t, ok, ref)
 			at, ok = parent[step]

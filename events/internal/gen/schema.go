@@ -9,10 +9,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/jsonschema-go/jsonschema"
+
 	"ringmaster/events"
 	"ringmaster/pkg/operation"
-
-	"github.com/google/jsonschema-go/jsonschema"
 )
 
 const draft = "https://json-schema.org/draft/2020-12/schema"
@@ -146,6 +146,7 @@ func (d describer) describe(t reflect.Type, s *jsonschema.Schema) {
 		}
 	case reflect.Struct:
 		d.describeStruct(t, s)
+	default: // has no parts
 	}
 }
 
