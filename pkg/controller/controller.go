@@ -81,6 +81,9 @@ func (c *Controller) Run(ctx context.Context) error {
 	watching, cancel := context.WithCancel(ctx)
 	defer cancel()
 	changes, err := c.ledger.WatchOperations(watching)
+	if ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("watching operations: %w", err)
 	}

@@ -87,6 +87,9 @@ func Main(name string, run func(ctx context.Context, args, environ []string, out
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	context.AfterFunc(ctx, stop)
 	err := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = nil // told to stop while it was starting
+	}
 	stop()
 	os.Exit(Exit(name, err, os.Stderr))
 }
