@@ -298,7 +298,7 @@ func TestLoadTellsWhatWentWrong(t *testing.T) {
 	t.Cleanup(c.Close)
 	s := dataset.Metrics(1, 100_000)
 	_, err = dataset.Load(t.Context(), &s, nil, func(_, _ string) (*influx.Client, error) { return c, nil })
-	require.ErrorContains(t, err, "loading metrics")
+	require.ErrorContains(t, err, "loading sensors")
 	require.ErrorContains(t, err, "database not found")
 	_, err = dataset.Load(t.Context(), &s, nil, func(_, _ string) (*influx.Client, error) { return nil, fs.ErrInvalid })
 	require.ErrorIs(t, err, fs.ErrInvalid)

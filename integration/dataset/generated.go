@@ -26,7 +26,7 @@ const hosts = 20
 // minute of each of 20 hosts.
 func Metrics(measurements, points int) Set {
 	return Set{
-		Name: "metrics", Source: "generated", Database: MetricsDatabase, Policy: kept("raw", day, true),
+		Name: "sensors", Source: "generated", Database: MetricsDatabase, Policy: kept("raw", day, true),
 		read: func(_ *bufio.Reader, emit func(*Point) error) error {
 			return metrics(measurements, points, time.Minute, emit)
 		},
@@ -38,7 +38,7 @@ func Metrics(measurements, points int) Set {
 func Hourly(measurements, points int) Set {
 	hourly := influx.RetentionPolicy{Name: "hourly", Duration: 5200 * week, ShardDuration: 2 * week, Replication: 1}
 	return Set{
-		Name: "hourly metrics", Source: "generated", Database: MetricsDatabase, Policy: hourly,
+		Name: "sensors by hour", Source: "generated", Database: MetricsDatabase, Policy: hourly,
 		read: func(_ *bufio.Reader, emit func(*Point) error) error {
 			return metrics(measurements, points, time.Hour, emit)
 		},
@@ -53,7 +53,7 @@ func metrics(measurements, points int, step time.Duration, emit func(*Point) err
 	states := []string{"idle", "starting", "serving", "draining", "stopped"}
 	for m := range measurements {
 		for h := range hosts {
-			p.Series = series(fmt.Sprintf("metric_%03d", m),
+			p.Series = series(fmt.Sprintf("sensor_%03d", m),
 				lineproto.Tag{Key: "host", Value: fmt.Sprintf("host-%02d", h)},
 				lineproto.Tag{Key: "region", Value: fmt.Sprintf("region-%d", h%4)},
 				lineproto.Tag{Key: "service", Value: fmt.Sprintf("service-%d", h%7)})
