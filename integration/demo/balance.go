@@ -54,8 +54,10 @@ func reportLines(r *operation.Report) []string {
 			break
 		}
 		p := &r.Problems[i]
-		lines = append(lines, fmt.Sprintf("problem     %s.%s.%s: %s %s %s", p.Slice.Database, p.Slice.RetentionPolicy, p.Slice.Measurement,
-			p.Code, p.Resolution, p.Detail))
+		// A problem says what is wrong, or which rule has decided.
+		what := strings.Join(strings.Fields(p.Code+" "+p.Resolution+" "+p.Detail), " ")
+		at := place{p.Slice.Database, p.Slice.RetentionPolicy, p.Slice.Measurement}
+		lines = append(lines, fmt.Sprintf("problem     %s: %s", at, what))
 	}
 	return lines
 }

@@ -78,13 +78,13 @@ func (d *demo) checkCounts(ctx context.Context, c *checker) (string, error) {
 			held := d.after[owner][at]
 			for field, n := range written.Values {
 				if held[field] != n {
-					c.found("%s, field %q: %d values were written, %s has %d", at.from(), field, n, owner, held[field])
+					c.found("%s, field %q: %d values were written, %s has %d", at, field, n, owner, held[field])
 				}
 				fields++
 				values += n
 			}
 			if len(held) > len(written.Values) {
-				c.found("%s has fields that nobody wrote: %v", at.from(), slices.Sorted(maps.Keys(held)))
+				c.found("%s has fields that nobody wrote: %v", at, slices.Sorted(maps.Keys(held)))
 			}
 		}
 	}
@@ -163,7 +163,7 @@ func (d *demo) checkKept(c *checker) string {
 	for url, before := range d.before {
 		for at, fields := range before {
 			if !maps.Equal(fields, d.after[url][at]) {
-				c.found("%s held %v of %s and holds %v", url, fields, at.from(), d.after[url][at])
+				c.found("%s held %v of %s and holds %v", url, fields, at, d.after[url][at])
 			}
 		}
 	}
@@ -249,11 +249,11 @@ func (s server) rows(ctx context.Context, p place) (rows, error) {
 				case i == 0:
 					number, _ := row[i].(json.Number)
 					if at, err = number.Int64(); err != nil {
-						return nil, fmt.Errorf("reading %s: time %v: %w", p.from(), row[i], err)
+						return nil, fmt.Errorf("reading %s: time %v: %w", p, row[i], err)
 					}
 				case row[i] != nil:
 					if values[name], err = told(types[name], row[i]); err != nil {
-						return nil, fmt.Errorf("reading %s: %w", p.from(), err)
+						return nil, fmt.Errorf("reading %s: %w", p, err)
 					}
 				}
 			}

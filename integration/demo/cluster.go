@@ -137,9 +137,12 @@ func (d *demo) startAPI(ctx context.Context) error {
 	return nil
 }
 
-// workerID is the id of a worker, from the line it prints when it is ready.
-func workerID(w *harness.Program) string {
-	for line := range strings.Lines(w.Output()) {
+// workerID is the id of a worker.
+func workerID(w *harness.Program) string { return readyID(w.Output()) }
+
+// readyID finds the id in the line that a worker prints when it is ready.
+func readyID(output string) string {
+	for line := range strings.Lines(output) {
 		if words := strings.Fields(line); len(words) > 3 && words[0] == "ringmaster" && words[1] == "worker" && words[3] == "ready" {
 			return words[2]
 		}

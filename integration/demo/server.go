@@ -64,6 +64,9 @@ func (s server) query(ctx context.Context, statement string) ([]table, error) {
 // place is a measurement of a retention policy.
 type place struct{ database, policy, measurement string }
 
+// String is the place for people, unquoted.
+func (p place) String() string { return p.database + "." + p.policy + "." + p.measurement }
+
 // from is the place in a FROM clause.
 func (p place) from() string { return influxql.QuoteIdent(p.database, p.policy, p.measurement) }
 
