@@ -18,17 +18,15 @@ func (t *transfer) refuseAmbiguous(ctx context.Context, s *operation.Slice) erro
 	if !s.Overlap {
 		return nil
 	}
-	for _, c := range []*influx.Client{t.source, t.destination} {
-		if err := checkTypes(ctx, c, s); err != nil {
-			return err
-		}
+	if err := checkTypes(ctx, t.source, &t.sourceTypes, s); err != nil {
+		return err
 	}
-	return nil
+	return checkTypes(ctx, t.destination, &t.destinationTypes, s)
 }
 
-func checkTypes(ctx context.Context, c *influx.Client, s *operation.Slice) error {
+func checkTypes(ctx context.Context, c *influx.Client, types *fieldTypes, s *operation.Slice) error {
 	sel := selection(s)
-	mixed, err := mixedTypes(ctx, c, &sel)
+	mixed, err := types.of(ctx, c, &sel)
 	if err != nil {
 		return err
 	}
@@ -51,14 +49,27 @@ func checkTypes(ctx context.Context, c *influx.Client, s *operation.Slice) error
 	return nil
 }
 
-// mixedTypes returns the fields that have several types in the shards of a
-// selection's policy.
-func mixedTypes(ctx context.Context, c *influx.Client, sel *influx.Selection) (map[string][]lineproto.Kind, error) {
+// fieldTypes remembers the fields with several types of the measurement that was
+// asked for last: the windows of one follow one another, and where there are a
+// hundred thousand measurements the server takes a tenth of a second to answer.
+type fieldTypes struct {
+	known bool
+	last  influx.Selection
+	mixed map[string][]lineproto.Kind
+}
+
+// of returns the fields that have several types in the shards of a selection's
+// policy.
+func (f *fieldTypes) of(ctx context.Context, c *influx.Client, sel *influx.Selection) (map[string][]lineproto.Kind, error) {
+	if f.known && f.last.Database == sel.Database && f.last.RetentionPolicy == sel.RetentionPolicy && f.last.Measurement == sel.Measurement {
+		return f.mixed, nil
+	}
 	fields, err := c.FieldKeys(ctx, sel.Database, sel.RetentionPolicy, sel.Measurement)
 	if err != nil {
 		return nil, err
 	}
 	maps.DeleteFunc(fields, func(_ string, types []lineproto.Kind) bool { return len(types) < 2 })
+	f.known, f.last, f.mixed = true, *sel, fields
 	return fields, nil
 }
 

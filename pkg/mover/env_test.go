@@ -39,11 +39,13 @@ func (b *backends) Client(_ context.Context, _ *operation.Operation, url string,
 type job struct {
 	env *env
 
-	mu     sync.Mutex
-	id     string
-	waits  []operation.Wait // every one that was shown
-	alive  int
-	guards int
+	mu    sync.Mutex
+	id    string
+	waits []operation.Wait // every one that was shown
+	// current is the one that is shown now.
+	current *operation.Wait
+	alive   int
+	guards  int
 	// before is called before each checkpoint; its error fails it.
 	before func(*operation.Task) error
 	guard  func() error
@@ -99,6 +101,7 @@ func (j *job) Alive() {
 func (j *job) Wait(w *operation.Wait) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.current = w
 	if w != nil {
 		j.waits = append(j.waits, *w)
 	}
@@ -128,7 +131,10 @@ type env struct {
 	t                   testing.TB
 	source, destination *influxtest.Server
 	// from and to are the URLs that the mover is given.
-	from, to  string
+	from, to string
+	// also are further removed backends; former is the placement before.
+	also      []string
+	former    *topology.Placement
 	config    mover.Config
 	options   influx.Options
 	operation operation.Operation
@@ -196,14 +202,18 @@ func (e *env) layout() mover.Layout {
 	require.True(e.t, ok)
 	placement, err := top.Placement(0)
 	require.NoError(e.t, err)
-	return mover.Layout{Epoch: 1, Circle: circle, Placement: placement}
+	return mover.Layout{Epoch: 1, Circle: circle, Placement: placement, Former: e.former}
 }
 
 // plan plans the move.
 func (e *env) plan(m *mover.Mover) operation.Plan {
 	e.t.Helper()
 	e.parameter["circle_id"], e.parameter["operation"] = 0, "rm"
-	e.parameter["removed_backends"] = []any{map[string]any{"name": "gone", "url": e.from}}
+	removed := []any{map[string]any{"name": "gone", "url": e.from}}
+	for i, u := range e.also {
+		removed = append(removed, map[string]any{"name": fmt.Sprintf("gone%d", i+2), "url": u})
+	}
+	e.parameter["removed_backends"] = removed
 	raw, err := json.Marshal(e.parameter)
 	require.NoError(e.t, err)
 	e.operation = operation.Operation{ID: "op", Kind: operation.KindRebalance, Epoch: 1, Parameters: raw}

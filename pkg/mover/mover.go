@@ -170,6 +170,7 @@ type transfer struct {
 	destination *influx.Client
 	buffers     buffers
 
+	sourceTypes, destinationTypes fieldTypes
 	// slices, evidence and problems are the task's, by index; a copy changes
 	// the latter two only group by group.
 	slices   []operation.Slice

@@ -63,7 +63,7 @@ func (m *Mover) Plan(ctx context.Context, op *operation.Operation, at Layout, jo
 		return plan, err
 	}
 	assignWaves(sources, at.Former)
-	found := make([][]operation.Candidate, len(sources))
+	found := make([][]look, len(sources))
 	err = surveyAll(ctx, sources, func(ctx context.Context, s *survey) (err error) {
 		found[s.index], err = s.estimate(ctx, m, sources, started)
 		return err
@@ -77,12 +77,8 @@ func (m *Mover) Plan(ctx context.Context, op *operation.Operation, at Layout, jo
 			plan.Notes = append(plan.Notes, fmt.Sprintf("%s: the points of %d measurement windows are estimated from a sample", s.url, s.sampled))
 		}
 	}
-	candidates := slices.Concat(found...)
-	if err := bundle(ctx, &plan, candidates, job); err != nil {
-		return plan, err
-	}
-	plan.Policies = policies(sources, candidates)
-	return plan, nil
+	plan.Policies = policies(sources, found)
+	return plan, bundle(ctx, &plan, sources, found, job)
 }
 
 // sources opens a client for every backend of the circle and every removed one.
@@ -167,23 +163,34 @@ func assignWaves(sources []*survey, former *topology.Placement) {
 	}
 }
 
-// bundle sorts the candidates and turns them into tasks.
-func bundle(ctx context.Context, plan *operation.Plan, candidates []operation.Candidate, job PlanJob) error {
-	slices.SortFunc(candidates, func(a, b operation.Candidate) int {
+// bundle sorts what was found, by what its tasks have in common, and turns it
+// into tasks.
+func bundle(ctx context.Context, plan *operation.Plan, sources []*survey, found [][]look, job PlanJob) error {
+	type entry struct {
+		source int32
+		look
+	}
+	var all []entry
+	var total int64
+	for i := range found {
+		for _, l := range found[i] {
+			all = append(all, entry{int32(i), l})
+			total += l.points
+		}
+	}
+	clear(found)
+	slices.SortFunc(all, func(x, y entry) int {
+		a, b := sources[x.source].candidate(&x.look), sources[y.source].candidate(&y.look)
 		return cmp.Or(
 			cmp.Compare(a.Wave, b.Wave), cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To),
 			strings.Compare(a.Database, b.Database), strings.Compare(a.RetentionPolicy, b.RetentionPolicy),
 			strings.Compare(a.Measurement, b.Measurement), cmp.Compare(a.Window.From, b.Window.From))
 	})
-	var total int64
-	for i := range candidates {
-		total += candidates[i].Points
-	}
 	b := operation.NewBundler(operation.DefaultBudget(), total, func(n int, slices []operation.Slice) (operation.Document, error) {
 		return job.PutChunk(ctx, n, slices)
 	})
-	for i := range candidates {
-		if err := b.Add(candidates[i]); err != nil {
+	for i := range all {
+		if err := b.Add(sources[all[i].source].candidate(&all[i].look)); err != nil {
 			return fmt.Errorf("storing the plan: %w", err)
 		}
 	}
@@ -197,19 +204,21 @@ func bundle(ctx context.Context, plan *operation.Plan, candidates []operation.Ca
 // all policies of a database that has anything to move there. Where sources
 // disagree about a policy, the one that keeps points longest counts, so that no
 // point is refused.
-func policies(sources []*survey, candidates []operation.Candidate) []operation.PlanPolicy {
+func policies(sources []*survey, found [][]look) []operation.PlanPolicy {
 	type target struct {
 		backend  int
 		database string
 	}
 	from := map[target]map[int]bool{}
-	for i := range candidates {
-		c := &candidates[i]
-		t := target{c.To, c.Database}
-		if from[t] == nil {
-			from[t] = map[int]bool{}
+	for i, s := range sources {
+		for _, l := range found[i] {
+			d := &s.databases[l.database]
+			t := target{d.moving[l.moving].owner, d.name}
+			if from[t] == nil {
+				from[t] = map[int]bool{}
+			}
+			from[t][i] = true
 		}
-		from[t][c.From] = true
 	}
 	var out []operation.PlanPolicy
 	for t, givers := range from {
