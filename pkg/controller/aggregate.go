@@ -1,10 +1,14 @@
 package controller
 
 import (
+	"cmp"
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
-	"ringmaster/events"
+	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/operation"
 )
 
@@ -53,12 +57,16 @@ func newAggregate(plan *operation.Plan, chunk func(n int) ([]operation.Slice, er
 	known := map[measurement]int32{}
 	for i := range plan.Tasks {
 		p := &plan.Tasks[i]
-		slices, err := chunk(p.Span.Chunk)
+		all, err := chunk(p.Span.Chunk)
 		if err != nil {
 			return nil, err
 		}
+		end := p.Span.First + p.Span.Count
+		if p.Span.First < 0 || end < p.Span.First || end > len(all) {
+			return nil, fmt.Errorf("plan of operation %s: %w: task %d lies outside its chunk", plan.OperationID, ledger.ErrUnreadable, i)
+		}
 		last := int32(-1)
-		for _, s := range slices[p.Span.First : p.Span.First+p.Span.Count] {
+		for _, s := range all[p.Span.First:end] {
 			key := measurement{p.From, s.Database, s.Measurement}
 			n, ok := known[key]
 			if !ok {
@@ -67,7 +75,7 @@ func newAggregate(plan *operation.Plan, chunk func(n int) ([]operation.Slice, er
 				a.measurements = append(a.measurements, key)
 				a.pieces = append(a.pieces, 0)
 			}
-			if n != last && !contains(a.parts[i], n) {
+			if !ok || n != last && !contains(a.parts[i], n) {
 				a.parts[i] = append(a.parts[i], n)
 				a.pieces[n]++
 			}
@@ -78,7 +86,7 @@ func newAggregate(plan *operation.Plan, chunk func(n int) ([]operation.Slice, er
 	return a, nil
 }
 
-// contains looks back a little only: the slices of a task are sorted, so one
+// contains looks back from the end: the slices of a task are sorted, so one
 // measurement's lie together but for its retention policies.
 func contains(all []int32, n int32) bool {
 	for i := len(all) - 1; i >= 0; i-- {
@@ -94,25 +102,31 @@ func (a *aggregate) update(tasks taskSet) *aggregate {
 	a.tasks, a.bytes, a.waits = operation.TaskCounts{}, operation.ByteCounts{}, nil
 	a.points = operation.PointCounts{Estimated: a.plan.Totals.Points}
 	clear(a.finished)
-	copies := 0
+	copies, latest := 0, 0
 	a.phase = operation.PhaseCopy
 	for id := range tasks {
 		task := tasks[id].Value
 		if !counts(&task, tasks) {
 			continue
 		}
+		step := 2 * task.Round
 		if task.Phase == operation.PhaseCopy {
 			copies++
 			if task.Round == 1 {
 				a.points.Copied += task.Points.Copied
 			}
 		} else {
-			a.phase = operation.PhaseVerify
+			step++
+		}
+		if step > latest {
+			latest, a.phase = step, task.Phase
 		}
 		a.points.Verified += task.Points.Verified
 		a.bytes.Read += task.Bytes.Read
 		a.bytes.Written += task.Bytes.Written
-		a.waits = append(a.waits, task.Waits...)
+		if !task.State.Ended() {
+			a.waits = append(a.waits, task.Waits...)
+		}
 		switch task.State {
 		case operation.TaskDone:
 			a.tasks.Done++
@@ -123,6 +137,10 @@ func (a *aggregate) update(tasks taskSet) *aggregate {
 		case operation.TaskWaiting:
 		}
 	}
+	// The oldest first, and always in the same order.
+	slices.SortFunc(a.waits, func(x, y operation.Wait) int {
+		return cmp.Or(x.Since.Compare(y.Since), strings.Compare(x.TaskID, y.TaskID))
+	})
 	// Every copy is verified, so the verification is part of the whole from the
 	// beginning.
 	a.tasks.Total = 2 * max(copies, len(a.plan.Tasks))
@@ -150,7 +168,7 @@ func proven(id string, round int, tasks taskSet) bool {
 		return false
 	}
 	for _, child := range copied.Value.Children {
-		if !proven(child, round, tasks) {
+		if !begets(&copied.Value, child) || !proven(child, round, tasks) {
 			return false
 		}
 	}
@@ -270,18 +288,9 @@ func (t *turn) tellProgress(ctx context.Context, tasks taskSet) {
 	}
 	t.told = now
 	t.view.update(tasks)
-	t.tell(ctx, t.view.progress(now), t.view.waits)
-}
-
-func (t *turn) tell(ctx context.Context, p operation.Progress, waits []operation.Wait) {
-	if waits == nil {
-		waits = []operation.Wait{}
+	waits := t.view.waits
+	if w := t.idleWait(); w != nil {
+		waits = append(waits, *w)
 	}
-	t.telling.Lock()
-	defer t.telling.Unlock()
-	// The clock makes the sequence rise also from one controller to the next.
-	t.sequence = max(t.sequence+1, uint64(max(t.options.Now().UnixMilli(), 1)))
-	t.ledger.Emit(ctx, "", events.OperationProgress{
-		OperationID: t.record.Value.ID, Revision: t.record.Revision, Seq: t.sequence, Progress: p, Waits: waits,
-	})
+	t.tell(ctx, t.view.progress(now), waits)
 }

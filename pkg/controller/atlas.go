@@ -23,6 +23,10 @@ type Atlas struct {
 	current *topology.Topology
 }
 
+// errNoTopology: the shared record is gone. What was last known goes on to be
+// shown, and no operation is started or carried on by it.
+var errNoTopology = errors.New("the topology record is gone")
+
 // refreshEvery is how often the shared records are read.
 const refreshEvery = time.Second
 
@@ -87,12 +91,16 @@ func (a *Atlas) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	current := epochs.Value.Current
+	if current == nil {
+		return errNoTopology
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.current != nil && a.current.Epoch != epochs.Value.Current.Epoch {
-		a.logger.InfoContext(ctx, "another process has changed the topology", "epoch", epochs.Value.Current.Epoch)
+	if a.current != nil && a.current.Epoch != current.Epoch {
+		a.logger.InfoContext(ctx, "another process has changed the topology", "epoch", current.Epoch)
 	}
-	a.current = epochs.Value.Current
+	a.current = current
 	return nil
 }
 

@@ -7,12 +7,12 @@ package controller
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
-	"ringmaster/events"
 	"ringmaster/pkg/bus"
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/mover"
@@ -34,11 +34,33 @@ type Options struct {
 	Poll time.Duration
 	// Tell bounds how often progress is told (1 s).
 	Tell time.Duration
-	// Orphan is how old a record must be that was never accepted before it is
-	// taken back (1 minute).
+	// Orphan is for how long a record must have been without a command before it
+	// is taken back (1 minute).
 	Orphan time.Duration
+	// GiveUp is for how long an operation is tried that cannot be driven on, for
+	// whatever reason but that JetStream is away, before it fails (10 minutes).
+	GiveUp time.Duration
 	Logger *slog.Logger
 	Now    func() time.Time
+}
+
+func (o Options) withDefaults() Options {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&o.Poll, 2*time.Second)
+	def(&o.Tell, time.Second)
+	def(&o.Orphan, time.Minute)
+	def(&o.GiveUp, 10*time.Minute)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return o
 }
 
 // Controller is the service. Create it with New and let Run own it.
@@ -49,28 +71,22 @@ type Controller struct {
 	planner Planner
 	options Options
 
-	mu    sync.Mutex
-	owned map[string]bool
+	mu sync.Mutex
+	// owned are the operations that this process drives, troubled since when
+	// each of those that could not be driven on could not.
+	owned    map[string]bool
+	troubled map[string]time.Time
+	// orphans are the records without a command, with when that was first seen.
+	// Only the loop of Run uses it.
+	orphans map[string]time.Time
 }
 
 // New returns a controller that has not started.
 func New(l *ledger.Ledger, q *bus.Queue, leases *bus.Leases, p Planner, o Options) *Controller {
-	if o.Poll == 0 {
-		o.Poll = 2 * time.Second
+	return &Controller{
+		ledger: l, queue: q, leases: leases, planner: p, options: o.withDefaults(),
+		owned: map[string]bool{}, troubled: map[string]time.Time{}, orphans: map[string]time.Time{},
 	}
-	if o.Tell == 0 {
-		o.Tell = time.Second
-	}
-	if o.Orphan == 0 {
-		o.Orphan = time.Minute
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	return &Controller{ledger: l, queue: q, leases: leases, planner: p, options: o, owned: map[string]bool{}}
 }
 
 // Run drives open operations until ctx ends. What it was driving goes on in
@@ -80,20 +96,22 @@ func (c *Controller) Run(ctx context.Context) error {
 	defer driving.Wait()
 	watching, cancel := context.WithCancel(ctx)
 	defer cancel()
-	changes, err := c.ledger.WatchOperations(watching)
-	if ctx.Err() != nil {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("watching operations: %w", err)
-	}
 	ticker := time.NewTicker(c.options.Poll)
 	defer ticker.Stop()
-	for sweep := 0; ; sweep++ {
+	var changes <-chan bus.Entry
+	var swept time.Time
+	for {
+		if changes == nil {
+			var err error
+			if changes, err = c.ledger.WatchOperations(watching); err != nil && ctx.Err() == nil {
+				c.options.Logger.WarnContext(ctx, "watching operations; polling goes on", "error", err)
+			}
+		}
 		if err := c.pickUp(ctx, &driving); err != nil && ctx.Err() == nil {
 			c.options.Logger.WarnContext(ctx, "looking for open operations", "error", err)
 		}
-		if sweep%sweepEvery == 0 {
+		if now := c.options.Now(); now.Sub(swept) >= c.options.Orphan/2 {
+			swept = now
 			if err := c.sweepOrphans(ctx); err != nil && ctx.Err() == nil {
 				c.options.Logger.WarnContext(ctx, "sweeping operations that were never accepted", "error", err)
 			}
@@ -118,8 +136,7 @@ func wakeUp(ctx context.Context, tick <-chan time.Time, changes *<-chan bus.Entr
 		return true
 	case _, ok := <-*changes:
 		if !ok {
-			*changes = nil // the watch has ended; polling goes on
-			return true
+			*changes = nil // it is watched again at the next tick; polling goes on
 		}
 	}
 	timer := time.NewTimer(settle)
@@ -138,9 +155,6 @@ func wakeUp(ctx context.Context, tick <-chan time.Time, changes *<-chan bus.Entr
 	}
 }
 
-// sweepEvery is how many turns of the loop pass between two sweeps.
-const sweepEvery = 30
-
 // maxDriven bounds how many operations one process drives at once.
 const maxDriven = 64
 
@@ -150,14 +164,16 @@ func (c *Controller) pickUp(ctx context.Context, driving *sync.WaitGroup) error 
 	if err != nil {
 		return err
 	}
+	c.forget(ids)
 	for _, id := range ids {
 		if !c.own(id) {
 			continue
 		}
-		lease, err := c.leases.Acquire(ctx, "operation."+events.EscapeToken(id), []byte(c.options.ID))
+		lease, err := c.leases.Acquire(ctx, ledger.OperationLease(id), []byte(c.options.ID))
 		if err != nil {
 			c.disown(id)
 			if errors.Is(err, bus.ErrHeld) {
+				c.fine(id) // another process drives it
 				continue
 			}
 			return err
@@ -188,18 +204,25 @@ func (c *Controller) disown(id string) {
 
 // driveUnder drives an operation for as long as the lease can be kept.
 func (c *Controller) driveUnder(ctx context.Context, lease *bus.Lease, id string) {
-	log := c.options.Logger.With("operation", id)
 	drive, cancel := context.WithCancelCause(ctx)
+	// A renewal that is cut off would leave the lease behind for its whole time,
+	// so one under way is waited for, within bounds.
+	calls, hangUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer hangUp()
 	var keeping sync.WaitGroup
-	keeping.Go(func() { c.keep(drive, lease, cancel) })
+	keeping.Go(func() { c.keep(drive, calls, lease, cancel) })
 	err := c.drive(drive, id)
 	cancel(nil)
+	defer time.AfterFunc(c.options.Poll, hangUp).Stop()
 	keeping.Wait()
 	release, done := context.WithTimeout(context.WithoutCancel(ctx), c.options.Poll)
 	defer done()
 	_ = lease.Release(release) // it runs out by itself
-	if err != nil && ctx.Err() == nil {
-		log.WarnContext(ctx, "driving an operation; it is taken up again", "error", err)
+	switch {
+	case err == nil:
+		c.fine(id)
+	case ctx.Err() == nil:
+		c.options.Logger.WarnContext(ctx, "driving an operation; it is taken up again", "operation", id, "error", err)
 	}
 }
 
@@ -207,7 +230,7 @@ func (c *Controller) driveUnder(ctx context.Context, lease *bus.Lease, id string
 var errLeaseLost = errors.New("the lease of the operation is lost")
 
 // keep renews the lease.
-func (c *Controller) keep(ctx context.Context, lease *bus.Lease, cancel context.CancelCauseFunc) {
+func (c *Controller) keep(ctx, calls context.Context, lease *bus.Lease, cancel context.CancelCauseFunc) {
 	ticker := time.NewTicker(c.leases.TTL() / 3)
 	defer ticker.Stop()
 	for {
@@ -216,7 +239,7 @@ func (c *Controller) keep(ctx context.Context, lease *bus.Lease, cancel context.
 			return
 		case <-ticker.C:
 		}
-		err := lease.Renew(ctx)
+		err := lease.Renew(calls)
 		if errors.Is(err, bus.ErrLeaseLost) || err != nil && !lease.Held() {
 			cancel(errLeaseLost)
 			return
@@ -224,36 +247,31 @@ func (c *Controller) keep(ctx context.Context, lease *bus.Lease, cancel context.
 	}
 }
 
-// sweepOrphans takes back operations whose submission died between the record
-// and its scopes: they were never accepted, so nobody waits for them, and they
-// must not look as if they were queued for ever.
-func (c *Controller) sweepOrphans(ctx context.Context) error {
-	open, err := c.ledger.OpenOperations(ctx)
-	if err != nil {
-		return err
+// trouble notes that an operation cannot be driven on, and returns since when.
+func (c *Controller) trouble(id string) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	since, ok := c.troubled[id]
+	if !ok {
+		since = c.options.Now()
+		c.troubled[id] = since
 	}
-	accepted := map[string]bool{}
-	for _, id := range open {
-		accepted[id] = true
-	}
-	old := c.options.Now().Add(-c.options.Orphan)
-	return c.ledger.Operations(ctx, func(op operation.Operation, revision uint64) error {
-		if op.State.Terminal() || accepted[op.ID] || op.CreatedAt.After(old) {
-			return nil
-		}
-		// Accepted between the two looks, or stored before the list was read: the
-		// compare-and-set refuses if anybody has touched it.
-		now := c.options.Now().UTC()
-		next, err := op.Move(operation.Cancelled)
-		if err != nil {
-			return err
-		}
-		next.FinishedAt = &now
-		next.Error = &operation.Error{Code: "never_accepted", Detail: "the process that took the request died before it was accepted; nothing was started"}
-		_, err = c.ledger.UpdateOperation(ctx, ledger.Versioned[operation.Operation]{Value: op, Revision: revision}, next)
-		if errors.Is(err, ledger.ErrConflict) {
-			return nil
-		}
-		return err
-	})
+	return since
+}
+
+// forget drops the troubles of operations that are not open any more.
+func (c *Controller) forget(open []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(c.troubled, func(id string, _ time.Time) bool { return !slices.Contains(open, id) })
+}
+
+// fine notes that an operation has been driven on, and reports whether it was in
+// trouble before.
+func (c *Controller) fine(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, was := c.troubled[id]
+	delete(c.troubled, id)
+	return was
 }

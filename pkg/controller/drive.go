@@ -7,7 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"ringmaster/events"
 	"ringmaster/pkg/bus"
+	"ringmaster/pkg/influx"
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/mover"
 	"ringmaster/pkg/operation"
@@ -16,13 +18,18 @@ import (
 // turn is one operation being driven by this process.
 type turn struct {
 	*Controller
+
 	record ledger.Versioned[operation.Operation]
 	plan   *operation.Plan
 	view   *aggregate
+	// wanted are the tasks that the phase begins with, by id; others come to be
+	// only as children of these.
+	wanted map[string]*operation.Task
 	// published is when each task was last nudged; heldBack is set while tasks
-	// wait for a wave or a limit.
+	// wait for a wave or a limit, idle since when tasks wait and none runs.
 	published map[string]time.Time
 	heldBack  bool
+	idle      time.Time
 
 	// telling guards sequence, which numbers progress events: a survey waits for
 	// several backends at once. told is when the last progress was sent.
@@ -32,8 +39,8 @@ type turn struct {
 }
 
 // drive takes an operation from where its record says it stands to its end. It
-// returns nil when the operation is terminal and closed, or when another process
-// has changed it, and an error when something has to be tried again.
+// returns nil when the operation is terminal and closed, or when it is somebody
+// else's move, and an error when something has to be tried again.
 func (c *Controller) drive(ctx context.Context, id string) error {
 	for {
 		record, err := c.ledger.Operation(ctx, id)
@@ -46,10 +53,15 @@ func (c *Controller) drive(ctx context.Context, id string) error {
 		}
 		t := &turn{Controller: c, record: record}
 		again, err := t.step(ctx)
-		if errors.Is(err, ledger.ErrConflict) {
-			continue
+		if err != nil && !errors.Is(err, ledger.ErrConflict) {
+			again, err = true, t.failOn(ctx, err)
 		}
-		if err != nil || !again {
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, ledger.ErrConflict):
+			// Somebody has changed the record: it says what there is to do now.
+		case err != nil, !again:
 			return err
 		}
 	}
@@ -93,19 +105,19 @@ func (t *turn) move(ctx context.Context, to operation.State, change func(*operat
 	if err != nil {
 		return err
 	}
-	if to.Terminal() {
-		now := t.options.Now().UTC()
-		next.FinishedAt = &now
-		next.Progress.Phase = operation.PhaseDone
-		next.Progress.AsOf = now
-		next.Progress.ETASeconds = nil
-		next.Waits = []operation.Wait{}
-	}
+	next.Waits = []operation.Wait{}
 	if change != nil {
 		change(&next)
 	}
+	if to.Terminal() {
+		now := t.options.Now().UTC()
+		next.FinishedAt = &now
+		next.Progress.Phase, next.Progress.AsOf = operation.PhaseDone, now
+		next.Progress.ETASeconds = nil
+	}
 	t.record, err = t.ledger.UpdateOperation(ctx, t.record, next)
 	if err == nil {
+		t.fine(next.ID)
 		t.options.Logger.InfoContext(ctx, "operation moved", "operation", next.ID, "state", next.State)
 	}
 	return err
@@ -114,8 +126,51 @@ func (t *turn) move(ctx context.Context, to operation.State, change func(*operat
 // fail ends the operation with an error for a person.
 func (t *turn) fail(ctx context.Context, code, detail string) error {
 	return t.move(ctx, operation.Failed, func(op *operation.Operation) {
-		op.Error = &operation.Error{Code: code, Detail: detail}
+		op.Error = &operation.Error{Code: code, Detail: operation.Clip(detail)}
+		if t.view != nil {
+			op.Progress = t.view.progress(t.options.Now())
+		}
 	})
+}
+
+// failOn fails the operation when err is about it, and returns err when it is
+// about this process or may pass. What does not pass for long fails it too: its
+// scopes are not to be held for ever.
+func (t *turn) failOn(ctx context.Context, err error) error {
+	var own *operation.Error
+	var invalid *operation.InvalidError
+	switch {
+	case ctx.Err() != nil, errors.Is(err, bus.ErrUnavailable), errors.Is(err, bus.ErrClosed):
+		return err
+	case errors.As(err, &own):
+		return t.fail(ctx, own.Code, own.Detail)
+	case permanent(err):
+		return t.fail(ctx, "backend_refused", err.Error())
+	case errors.Is(err, ledger.ErrUnreadable), errors.Is(err, ledger.ErrNoDocument):
+		return t.fail(ctx, "record_unreadable", err.Error()+"; start it again: what is copied stays copied")
+	case errors.As(err, &invalid):
+		return t.fail(ctx, "invalid_parameters", err.Error())
+	}
+	since := t.trouble(t.record.Value.ID)
+	after := t.options.Now().Sub(since)
+	if after >= t.options.GiveUp {
+		gaveUp := t.fail(ctx, "gave_up", fmt.Sprintf("%v (for %s; start it again: what is copied stays copied)", err, after.Round(time.Second)))
+		if gaveUp != nil {
+			return errors.Join(err, gaveUp)
+		}
+		return nil
+	}
+	t.tell(ctx, t.record.Value.Progress, []operation.Wait{{
+		Gate: "controller", Measured: operation.Clip(err.Error()),
+		Limit: "given up after " + t.options.GiveUp.String(), Since: since.UTC(),
+	}})
+	return err
+}
+
+// permanent reports whether a backend has refused something for good.
+func permanent(err error) bool {
+	var refusal *influx.Error
+	return errors.As(err, &refusal) && refusal.Class != influx.Transient
 }
 
 // layout reads where things belong, if the operation's epoch still holds.
@@ -169,29 +224,52 @@ func errEpochChanged(epoch uint64) error {
 // makePlan surveys, plans and stores, and moves the operation on.
 func (t *turn) makePlan(ctx context.Context) error {
 	at, err := t.layout(ctx)
-	var plan operation.Plan
-	if err == nil {
-		plan, err = t.planner.Plan(ctx, &t.record.Value, at, t)
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		var doc operation.Document
-		if doc, err = t.ledger.PutDocument(ctx, t.record.Value.ID, "plan", plan); err == nil {
-			return t.planned(ctx, &plan, doc)
-		}
+	if !t.inTrouble() {
+		// Who planned before may have died while it showed a wait.
+		t.tell(ctx, t.record.Value.Progress, nil)
 	}
-	return t.failOn(ctx, err)
+	plan, err := t.planner.Plan(ctx, &t.record.Value, at, t)
+	if err != nil {
+		return err
+	}
+	if err := checkPlan(&plan); err != nil {
+		return err
+	}
+	doc, err := t.ledger.PutDocument(ctx, t.record.Value.ID, "plan", plan)
+	if err != nil {
+		return err
+	}
+	return t.planned(ctx, &plan, doc)
 }
 
-// failOn fails the operation when err is about it and not about this process.
-func (t *turn) failOn(ctx context.Context, err error) error {
-	var own *operation.Error
-	if errors.As(err, &own) && ctx.Err() == nil {
-		return t.fail(ctx, own.Code, own.Detail)
+func (t *turn) inTrouble() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, in := t.troubled[t.record.Value.ID]
+	return in
+}
+
+// checkPlan makes sure that everything a plan refers to is in it.
+func checkPlan(p *operation.Plan) error {
+	backend := func(i int) bool { return i >= 0 && i < len(p.Backends) }
+	ok := true
+	for i := range p.Tasks {
+		task := &p.Tasks[i]
+		ok = ok && backend(task.From) && backend(task.To) && task.Span.Chunk >= 0 && task.Span.Chunk < len(p.Chunks)
 	}
-	if permanent(err) && ctx.Err() == nil {
-		return t.fail(ctx, "backend_refused", err.Error())
+	for i := range p.Moves {
+		ok = ok && backend(p.Moves[i].From) && backend(p.Moves[i].To)
 	}
-	return err
+	for i := range p.Policies {
+		ok = ok && backend(p.Policies[i].Backend)
+	}
+	if !ok {
+		return fmt.Errorf("plan of operation %s: %w: it refers to what it does not have", p.OperationID, ledger.ErrUnreadable)
+	}
+	return nil
 }
 
 // planned moves the operation on from planning, by what it asked for.
@@ -205,15 +283,13 @@ func (t *turn) planned(ctx context.Context, plan *operation.Plan, doc operation.
 	case op.DryRun:
 		return t.move(ctx, operation.Planned, func(op *operation.Operation) {
 			with(op)
-			op.Progress.Phase = operation.PhaseDone
 			if len(plan.Tasks) == 0 {
 				op.Result = nothingToDo(plan)
 			}
 		})
 	case len(plan.Tasks) == 0:
-		return t.finish(ctx, operation.Succeeded, plan, &operation.Verdict{}, func(op *operation.Operation) {
+		return t.finish(ctx, operation.Succeeded, &operation.Verdict{}, func(op *operation.Operation) {
 			with(op)
-			op.Progress.Phase = operation.PhaseDone
 			op.Result = nothingToDo(plan)
 		})
 	case op.Hold:
@@ -236,7 +312,7 @@ func nothingToDo(plan *operation.Plan) *operation.Result {
 }
 
 // finish stores the report and ends the operation.
-func (t *turn) finish(ctx context.Context, state operation.State, plan *operation.Plan, v *operation.Verdict, change func(*operation.Operation)) error {
+func (t *turn) finish(ctx context.Context, state operation.State, v *operation.Verdict, change func(*operation.Operation)) error {
 	op := &t.record.Value
 	p, err := operation.ParseRebalance(op.Parameters)
 	if err != nil {
@@ -248,9 +324,7 @@ func (t *turn) finish(ctx context.Context, state operation.State, plan *operatio
 	}
 	return t.move(ctx, state, func(op *operation.Operation) {
 		op.Report = &doc
-		if change != nil {
-			change(op)
-		}
+		change(op)
 	})
 }
 
@@ -270,4 +344,18 @@ func (t *turn) Wait(w *operation.Wait) {
 // PutChunk implements mover.PlanJob.
 func (t *turn) PutChunk(ctx context.Context, n int, slices []operation.Slice) (operation.Document, error) {
 	return t.ledger.PutDocument(ctx, t.record.Value.ID, fmt.Sprintf("slices-%d", n), slices)
+}
+
+// tell publishes progress and waits as they are at this moment.
+func (t *turn) tell(ctx context.Context, p operation.Progress, waits []operation.Wait) {
+	if waits == nil {
+		waits = []operation.Wait{}
+	}
+	t.telling.Lock()
+	defer t.telling.Unlock()
+	// The clock makes the sequence rise also from one controller to the next.
+	t.sequence = max(t.sequence+1, uint64(max(t.options.Now().UnixMilli(), 1)))
+	t.ledger.Emit(ctx, "", events.OperationProgress{
+		OperationID: t.record.Value.ID, Revision: t.record.Revision, Seq: t.sequence, Progress: p, Waits: waits,
+	})
 }

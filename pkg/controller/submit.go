@@ -3,7 +3,6 @@ package controller
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,9 +29,21 @@ type Intake struct {
 	NewID    func() string
 }
 
+const (
+	// submitTimeout bounds a submission. It is below the age at which a record
+	// counts as one that nobody will accept any more; see Options.Orphan.
+	submitTimeout = 45 * time.Second
+	// submitTurns bounds how often equal submissions get into each other's way.
+	submitTurns = 8
+)
+
+// errAgain: another process is submitting the same request at this moment.
+var errAgain = errors.New("the same request is being submitted by another process")
+
 // Submit records a request as a queued operation, in this order: idempotency
 // key, operation record, scopes and command in one atomic batch, audit. created
-// is false when the idempotency key stands for an operation that exists.
+// is false when the idempotency key stands for an operation that exists. A
+// caller that goes away in the middle stops nothing: what is begun is ended.
 //
 // Refusals are *operation.InvalidError, *operation.NotImplementedError,
 // *operation.ScopeHeldError and operation.ErrKeyReused.
@@ -41,70 +52,157 @@ func (s *Intake) Submit(ctx context.Context, r operation.Request) (operation.Ope
 	if err != nil {
 		return operation.Operation{}, false, err
 	}
-	claim := ledger.Claim{OperationID: op.ID}
-	if r.IdempotencyKey != "" {
-		if claim.Digest, err = digest(r); err != nil {
-			return operation.Operation{}, false, err
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), submitTimeout)
+	defer cancel()
+	for range submitTurns {
+		var accepted operation.Operation
+		var created bool
+		if r.IdempotencyKey == "" {
+			accepted, err = s.begin(ctx, r, op, nil)
+			created = true
+		} else {
+			accepted, created, err = s.submitOnce(ctx, r, op)
 		}
-		held, mine, err := s.Ledger.ClaimKey(ctx, r.IdempotencyKey, claim)
-		if err != nil {
-			return operation.Operation{}, false, err
-		}
-		if !mine {
-			if held.Digest != claim.Digest {
-				return operation.Operation{}, false, operation.ErrKeyReused
-			}
-			return s.again(ctx, r, op, held)
+		if !errors.Is(err, errAgain) {
+			return accepted, created && err == nil, err
 		}
 	}
-	return s.accept(ctx, r, op, claim)
+	return operation.Operation{}, false, err
+}
+
+// submitOnce submits a request that has an idempotency key.
+func (s *Intake) submitOnce(ctx context.Context, r operation.Request, op operation.Operation) (operation.Operation, bool, error) {
+	digest, err := digest(r)
+	if err != nil {
+		return operation.Operation{}, false, err
+	}
+	// Passwords are part of the digest, so it is no more shown than they are.
+	bound := []byte("ringmaster.idempotency " + r.IdempotencyKey)
+	own := ledger.Claim{OperationID: op.ID}
+	if own.Digest, err = s.Sealer.Seal(digest, bound); err != nil {
+		return operation.Operation{}, false, fmt.Errorf("sealing the request's digest: %w", err)
+	}
+	held, mine, err := s.Ledger.ClaimKey(ctx, r.IdempotencyKey, own)
+	if err != nil {
+		return operation.Operation{}, false, err
+	}
+	if mine {
+		op, err := s.begin(ctx, r, op, &own)
+		return op, true, err
+	}
+	first, err := s.Sealer.Open(held.Digest, bound)
+	if err != nil {
+		return operation.Operation{}, false, fmt.Errorf("opening the digest of the request that used the key first: %w", err)
+	}
+	if string(first) != string(digest) {
+		return operation.Operation{}, false, operation.ErrKeyReused
+	}
+	accepted, created, err := s.again(ctx, r, op, &held)
+	if err == nil {
+		// The first submission may have been refused and have given the key back.
+		// The operation is accepted with it or without it.
+		_, _, _ = s.Ledger.ClaimKey(ctx, r.IdempotencyKey, held)
+	}
+	return accepted, created, err
 }
 
 // again answers a repeated request with the operation of the first. A first one
-// that died before its record was written is finished under its id.
-func (s *Intake) again(ctx context.Context, r operation.Request, op operation.Operation, held ledger.Claim) (operation.Operation, bool, error) {
+// that died before it was accepted is finished under its id.
+func (s *Intake) again(ctx context.Context, r operation.Request, op operation.Operation, held *ledger.Claim) (operation.Operation, bool, error) {
 	known, err := s.Ledger.Operation(ctx, held.OperationID)
-	if err == nil {
+	switch {
+	case errors.Is(err, operation.ErrNotFound):
+		op.ID = held.OperationID
+		op, err := s.begin(ctx, r, op, held)
+		return op, true, err
+	case err != nil:
+		return operation.Operation{}, false, err
+	case known.Value.State != operation.Queued:
 		return known.Value, false, nil
 	}
-	if !errors.Is(err, operation.ErrNotFound) {
-		return operation.Operation{}, false, err
+	// A record alone is not accepted yet. Written anew, it cannot be taken back
+	// any more by a first submission that is just being refused.
+	if known, err = s.Ledger.UpdateOperation(ctx, known, known.Value); err != nil {
+		return operation.Operation{}, false, orAgain(err)
 	}
-	op.ID = held.OperationID
-	return s.accept(ctx, r, op, held)
+	accepted, err := s.accept(ctx, r, known, held)
+	return accepted, false, err
 }
 
-// accept makes the operation durable.
-func (s *Intake) accept(ctx context.Context, r operation.Request, op operation.Operation, claim ledger.Claim) (operation.Operation, bool, error) {
+// begin makes the operation's record and has it accepted.
+func (s *Intake) begin(ctx context.Context, r operation.Request, op operation.Operation, key *ledger.Claim) (operation.Operation, error) {
 	if err := s.seal(&op); err != nil {
-		return operation.Operation{}, false, err
+		return operation.Operation{}, err
 	}
 	record, err := s.Ledger.CreateOperation(ctx, op)
 	if err != nil {
-		return operation.Operation{}, false, err
+		return operation.Operation{}, orAgain(err)
 	}
+	accepted, err := s.accept(ctx, r, record, key)
+	if err == nil {
+		s.Ledger.Announce(ctx, record, "")
+	}
+	return accepted, err
+}
+
+// orAgain turns the refusal of a compare-and-set into errAgain: only who submits
+// the same request writes the record of an operation that is not accepted.
+func orAgain(err error) error {
+	if errors.Is(err, ledger.ErrConflict) {
+		return fmt.Errorf("%w: %w", errAgain, err)
+	}
+	return err
+}
+
+// accept takes the operation's scopes and places its command.
+func (s *Intake) accept(ctx context.Context, r operation.Request, record ledger.Versioned[operation.Operation], key *ledger.Claim) (operation.Operation, error) {
+	op := record.Value
 	if err := s.Ledger.Accept(ctx, &op); err != nil {
-		// Refused: what was written so far goes, in the reverse order. When that
-		// fails too, the sweep removes a record that was never accepted.
-		undo := s.Ledger.RemoveOperation(ctx, record)
-		if r.IdempotencyKey != "" {
-			undo = errors.Join(undo, s.Ledger.ReleaseKey(ctx, r.IdempotencyKey, claim))
+		if err := s.takeBack(ctx, r, record, key, err); err != nil {
+			return operation.Operation{}, err
 		}
-		var held *operation.ScopeHeldError
-		if errors.As(err, &held) {
-			return operation.Operation{}, false, err
-		}
-		return operation.Operation{}, false, errors.Join(err, undo)
+	}
+	now, err := s.Ledger.Operation(ctx, op.ID)
+	if err != nil {
+		return operation.Operation{}, fmt.Errorf("operation %s was accepted, but: %w", op.ID, err)
+	}
+	if e := now.Value.Error; now.Value.State == operation.Cancelled && e != nil && e.Code == codeNeverAccepted {
+		// This process was stopped for so long that the record was given up.
+		return operation.Operation{}, errors.Join(e, s.Ledger.Close(ctx, op.ID))
 	}
 	err = s.Ledger.Audit(ctx, operation.AuditEntry{
-		At: s.Now().UTC(), OperationID: op.ID, Action: "submit",
+		At: op.CreatedAt, OperationID: op.ID, Action: "submit",
 		Who: op.RequestedBy, Origin: r.Origin, Reason: op.Reason,
 	})
 	if err != nil {
-		return operation.Operation{}, false, fmt.Errorf("operation %s was accepted, but: %w", op.ID, err)
+		return operation.Operation{}, fmt.Errorf("operation %s was accepted, but: %w", op.ID, err)
 	}
-	s.Ledger.Announce(ctx, record, "")
-	return op, true, nil
+	return now.Value, nil
+}
+
+// takeBack removes what was written of an operation that was not accepted, in
+// the reverse order, and returns why it was not. It returns nil when it was after
+// all: the answer was lost, not the request. What cannot be removed now is taken
+// up or swept later.
+func (s *Intake) takeBack(ctx context.Context, r operation.Request, record ledger.Versioned[operation.Operation], key *ledger.Claim, refusal error) error {
+	err := s.Ledger.RemoveOperation(ctx, record)
+	switch {
+	case errors.Is(err, ledger.ErrConflict) && key != nil:
+		return errAgain
+	case errors.Is(err, ledger.ErrConflict):
+		return nil
+	case err != nil:
+		return errors.Join(refusal, err)
+	}
+	if key != nil {
+		err = s.Ledger.ReleaseKey(ctx, r.IdempotencyKey, *key)
+	}
+	var held *operation.ScopeHeldError
+	if !errors.As(refusal, &held) {
+		// Nobody can tell whether the scopes were taken.
+		return errors.Join(refusal, err, s.Ledger.Close(ctx, record.Value.ID))
+	}
+	return refusal
 }
 
 // prepare checks the request and makes the record of it.
@@ -137,7 +235,7 @@ func (s *Intake) prepare(r operation.Request) (operation.Operation, error) {
 	}
 	for i, removed := range p.RemovedBackends {
 		for j := range circle.Backends {
-			if circle.Backends[j].URL == removed.URL {
+			if topology.SameServer(circle.Backends[j].URL, removed.URL) {
 				return operation.Operation{}, &operation.InvalidError{
 					Field:   fmt.Sprintf("removed_backends[%d].url", i),
 					Problem: fmt.Sprintf("%s is still a backend of circle %d", removed.URL, p.CircleID),
@@ -150,13 +248,14 @@ func (s *Intake) prepare(r operation.Request) (operation.Operation, error) {
 	if err != nil {
 		return operation.Operation{}, fmt.Errorf("storing the parameters: %w", err)
 	}
+	now := s.Now().UTC()
 	op := operation.Operation{
 		ID: s.NewID(), Kind: r.Kind, State: operation.Queued, Scope: p.Scope(),
 		Conditions: []operation.Condition{}, Waits: []operation.Wait{},
 		DryRun: r.DryRun, Hold: r.Hold, Parameters: parameters, Limits: r.Limits,
-		Reason: r.Reason, RequestedBy: r.RequestedBy, CreatedAt: s.Now().UTC(),
+		Reason: r.Reason, RequestedBy: r.RequestedBy, CreatedAt: now,
 		Epoch: current.Epoch, Attempt: 1, Round: 1,
-		Progress: operation.Progress{Phase: operation.PhasePlan, AsOf: s.Now().UTC()},
+		Progress: operation.Progress{Phase: operation.PhasePlan, AsOf: now},
 	}
 	if op.DryRun {
 		op.Scope = []string{}
@@ -181,17 +280,17 @@ func (s *Intake) seal(op *operation.Operation) error {
 
 // digest identifies what was asked for. Parameters are compared by value, so
 // that order and spacing of JSON do not matter.
-func digest(r operation.Request) (string, error) {
+func digest(r operation.Request) ([]byte, error) {
 	var parameters any
 	if len(r.Parameters) > 0 {
 		if err := json.Unmarshal(r.Parameters, &parameters); err != nil {
-			return "", &operation.InvalidError{Field: "parameters", Problem: "is not valid JSON", Hint: err.Error()}
+			return nil, &operation.InvalidError{Field: "parameters", Problem: "is not valid JSON", Hint: err.Error()}
 		}
 	}
 	raw, err := json.Marshal([]any{r.Kind, parameters, r.DryRun, r.Hold, r.Limits, r.Reason})
 	if err != nil {
-		return "", fmt.Errorf("identifying the request: %w", err)
+		return nil, fmt.Errorf("identifying the request: %w", err)
 	}
 	sum := sha256.Sum256(raw)
-	return hex.EncodeToString(sum[:]), nil
+	return sum[:], nil
 }

@@ -1,0 +1,151 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+
+	"ringmaster/pkg/operation"
+)
+
+// maxRounds is how often a slice is copied at most.
+const maxRounds = 2
+
+// conclude moves the operation on when all tasks of a phase have ended.
+func (t *turn) conclude(ctx context.Context, phase operation.Phase, tasks taskSet) error {
+	progress := t.view.update(tasks).progress(t.options.Now())
+	if phase == operation.PhaseCopy {
+		return t.move(ctx, operation.Verifying, func(op *operation.Operation) {
+			op.Progress = progress
+			op.Progress.Phase = operation.PhaseVerify
+		})
+	}
+	again := false
+	for _, v := range t.of(operation.PhaseVerify, t.record.Value.Round, tasks) {
+		again = again || v.Verdict != nil && len(v.Verdict.Unproven) > 0
+	}
+	if again && t.record.Value.Round < maxRounds {
+		return t.move(ctx, operation.Running, func(op *operation.Operation) {
+			op.Round++
+			op.Progress = progress
+			op.Progress.Phase = operation.PhaseCopy
+		})
+	}
+	verdict := t.verdict(tasks)
+	state, failure := t.outcome(tasks)
+	return t.finish(ctx, state, verdict, func(op *operation.Operation) {
+		op.Progress = progress
+		op.Error = failure
+	})
+}
+
+// verdict joins the verdicts of all tasks. A slice that was copied again counts
+// with its last verdict only.
+func (t *turn) verdict(tasks taskSet) *operation.Verdict {
+	total := &operation.Verdict{}
+	for round := 1; round <= t.record.Value.Round; round++ {
+		for _, v := range t.of(operation.PhaseVerify, round, tasks) {
+			own := operation.Verdict{}
+			if v.Verdict != nil {
+				own.Extend(v.Verdict)
+			}
+			if round < t.record.Value.Round {
+				own = own.WithoutUnproven()
+			}
+			of := tasks[v.Of].Value
+			own.AddUnjudged(v, &of)
+			total.Add(&own)
+		}
+	}
+	return total
+}
+
+// outcome decides how the operation ends: by the set of its tasks, each of which
+// has either done all of its work or names what it has not.
+func (t *turn) outcome(tasks taskSet) (operation.State, *operation.Error) {
+	op := &t.record.Value
+	failed := 0
+	var first *operation.Error
+	for round := 1; round <= op.Round; round++ {
+		for _, phase := range []operation.Phase{operation.PhaseCopy, operation.PhaseVerify} {
+			for _, task := range t.of(phase, round, tasks) {
+				e := shortcoming(task, tasks)
+				if e == nil {
+					continue
+				}
+				failed++
+				if first == nil {
+					own := *e
+					own.TaskID = task.ID
+					first = &own
+				}
+			}
+		}
+	}
+	unproven := 0
+	for _, v := range t.of(operation.PhaseVerify, op.Round, tasks) {
+		if v.Verdict != nil {
+			unproven += len(v.Verdict.Unproven)
+		}
+	}
+	switch {
+	case failed == 0 && unproven == 0:
+		return operation.Succeeded, nil
+	case first == nil:
+		first = &operation.Error{Code: "unequal", Detail: fmt.Sprintf("%d slices are not equal at their owners although they were copied twice; the report names them", unproven)}
+	}
+	if t.nothingProven(tasks) {
+		return operation.Failed, first
+	}
+	return operation.PartiallyFailed, first
+}
+
+// shortcoming says why a task has not done its work; nil if it has. A task that
+// says that it is done must also show it, slice by slice.
+func shortcoming(task *operation.Task, tasks taskSet) *operation.Error {
+	if task.State == operation.TaskFailed {
+		if task.Error != nil {
+			return task.Error
+		}
+		return &operation.Error{Code: "failed", Detail: "the task has failed and does not say why"}
+	}
+	of := task
+	if task.Phase == operation.PhaseVerify {
+		v := tasks[task.Of].Value
+		of = &v
+	}
+	open := 0
+	for i := range of.SliceCount() {
+		switch sliceState(of.Checkpoint, i) {
+		case operation.SliceHandedOver:
+			if len(of.Children) == 0 {
+				open++
+			}
+		case operation.SliceCopied:
+			if sliceState(task.Checkpoint, i) == operation.SlicePending {
+				open++
+			}
+		default:
+			// The verification reports what a failed copy has left out.
+			if of == task || sliceState(task.Checkpoint, i) == operation.SlicePending {
+				open++
+			}
+		}
+	}
+	if open == 0 {
+		return nil
+	}
+	return &operation.Error{Code: "incomplete", Detail: fmt.Sprintf("task %s counts as done, but %d of its %d slices are not", task.ID, open, of.SliceCount())}
+}
+
+func sliceState(c operation.Checkpoint, i int) operation.SliceState {
+	if i >= len(c) {
+		return operation.SlicePending
+	}
+	return c[i].State
+}
+
+// nothingProven reports whether not one slice has been proven.
+func (t *turn) nothingProven(tasks taskSet) bool {
+	v := t.verdict(tasks)
+	return v.Slices.Equal == 0 && v.Slices.Unequal == v.Slices.Total && v.Different == 0
+}

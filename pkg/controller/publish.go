@@ -1,0 +1,101 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"ringmaster/pkg/ledger"
+	"ringmaster/pkg/operation"
+)
+
+// maxNudged bounds the tasks of one operation that are in the queue at one time,
+// so that others get their turn.
+const maxNudged = 256
+
+// publish nudges the workers to every task that may run and that nobody runs:
+// those that wait, and those whose worker is gone. A nudge that may have been
+// lost is published again after a while; one that lies in the queue already
+// stays the only one. Tasks of a later wave wait for the earlier ones, and a
+// limit on workers bounds the tasks of one source.
+func (t *turn) publish(ctx context.Context, tasks taskSet) error {
+	p, err := operation.ParseRebalance(t.record.Value.Parameters)
+	if err != nil {
+		return err
+	}
+	alive, err := t.liveTasks(ctx)
+	if err != nil {
+		return err
+	}
+	current := t.current(tasks)
+	wave, busy, running, waiting := -1, map[string]int{}, 0, 0
+	for _, task := range current {
+		if task.State.Ended() {
+			continue // whatever its lease says, which is given back a moment later
+		}
+		if wave < 0 || task.Wave < wave {
+			wave = task.Wave
+		}
+		if alive[task.ID] {
+			busy[task.Source]++
+			running++
+		}
+	}
+	t.heldBack = false
+	now := t.options.Now()
+	for _, task := range current {
+		if task.State.Ended() || alive[task.ID] {
+			continue
+		}
+		if task.Wave != wave || waiting >= maxNudged || p.Workers > 0 && busy[task.Source] >= p.Workers {
+			t.heldBack = true
+			continue
+		}
+		busy[task.Source]++
+		waiting++
+		if last, ok := t.published[task.ID]; ok && now.Sub(last) < t.leases.TTL() {
+			continue
+		}
+		nudge, err := t.ledger.Nudge(task)
+		if err != nil {
+			return err
+		}
+		if err := t.queue.Publish(ctx, nudge); err != nil {
+			return fmt.Errorf("publishing task %s: %w", task.ID, err)
+		}
+		t.published[task.ID] = now
+	}
+	switch {
+	case running > 0 || waiting == 0:
+		t.idle = time.Time{}
+	case t.idle.IsZero():
+		t.idle = now
+	}
+	return nil
+}
+
+// liveTasks returns the tasks of the operation whose claims live.
+func (t *turn) liveTasks(ctx context.Context) (map[string]bool, error) {
+	alive := map[string]bool{}
+	op := t.record.Value.ID
+	for e, err := range t.leases.Bucket().List(ctx, ledger.TaskLeases(op)) {
+		if err != nil {
+			return nil, fmt.Errorf("listing claims: %w", err)
+		}
+		if id, ok := ledger.TaskOfLease(op, e.Key); ok {
+			alive[id] = true
+		}
+	}
+	return alive, nil
+}
+
+// idleWait says that no worker has taken a task for longer than a lease, which
+// is how long the work of a dead one lies idle; nil while one has.
+func (t *turn) idleWait() *operation.Wait {
+	if t.idle.IsZero() || t.options.Now().Sub(t.idle) <= t.leases.TTL() {
+		return nil
+	}
+	return &operation.Wait{
+		Gate: "worker", Measured: "no worker has taken a task", Limit: "one with a free slot", Since: t.idle.UTC(),
+	}
+}
