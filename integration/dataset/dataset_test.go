@@ -41,7 +41,7 @@ func TestPublicSetsHaveAPointForEveryRowOfTheirFile(t *testing.T) {
 			t.Parallel()
 			raw, err := fs.ReadFile(files(t), s.File)
 			require.NoError(t, err)
-			want := 0
+			var want int
 			if s.File == "earthquakes.json" {
 				var counted struct {
 					Metadata struct{ Count int }

@@ -187,9 +187,9 @@ func (q *earthquake) point() *Point {
 }
 
 // optional is Null for what the file has no value of.
-func optional[T any](value *T, make func(T) lineproto.Value) lineproto.Value {
+func optional[T any](value *T, convert func(T) lineproto.Value) lineproto.Value {
 	if value == nil {
 		return lineproto.Value{}
 	}
-	return make(*value)
+	return convert(*value)
 }

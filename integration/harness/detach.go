@@ -52,7 +52,7 @@ func (p *Program) awaitReady(ctx context.Context, logFile string, from int64) er
 		var err error
 		select {
 		case <-p.done:
-			err = fmt.Errorf("it ended: %v", p.err)
+			err = fmt.Errorf("it ended: %s", p.cmd.ProcessState)
 		case <-ctx.Done():
 			err = ctx.Err()
 		case <-ticker.C:
