@@ -18,21 +18,21 @@ func (t *transfer) refuseAmbiguous(ctx context.Context, s *operation.Slice) erro
 	if !s.Overlap {
 		return nil
 	}
-	if err := checkTypes(ctx, t.source, &t.sourceTypes, s); err != nil {
+	if err := t.source.checkTypes(ctx, s); err != nil {
 		return err
 	}
-	return checkTypes(ctx, t.destination, &t.destinationTypes, s)
+	return t.destination.checkTypes(ctx, s)
 }
 
-func checkTypes(ctx context.Context, c *influx.Client, types *fieldTypes, s *operation.Slice) error {
+func (e *end) checkTypes(ctx context.Context, s *operation.Slice) error {
 	sel := selection(s)
-	mixed, err := types.of(ctx, c, &sel)
+	mixed, err := e.types.of(ctx, e.Client, &sel)
 	if err != nil {
 		return err
 	}
 	for _, name := range sortedKeys(mixed) {
 		// Some shard of the policy has another type; this window need not.
-		k, err := c.Kinds(ctx, sel, name)
+		k, err := e.Kinds(ctx, sel, name)
 		if err != nil {
 			return err
 		}
@@ -43,7 +43,7 @@ func checkTypes(ctx context.Context, c *influx.Client, types *fieldTypes, s *ope
 			Code: "type_ambiguous",
 			Detail: operation.Clip(fmt.Sprintf("field %q has the types %v in shard groups that overlap in this window, and InfluxDB reads them as one; "+
 				"nothing of the slice was copied. Rewrite the field with one type at %s (for example with SELECT … INTO another measurement for each type) and start the operation again",
-				name, mixed[name], c.URL())),
+				name, mixed[name], e.URL())),
 		}
 	}
 	return nil
@@ -61,7 +61,7 @@ type fieldTypes struct {
 // of returns the fields that have several types in the shards of a selection's
 // policy.
 func (f *fieldTypes) of(ctx context.Context, c *influx.Client, sel *influx.Selection) (map[string][]lineproto.Kind, error) {
-	if f.known && f.last.Database == sel.Database && f.last.RetentionPolicy == sel.RetentionPolicy && f.last.Measurement == sel.Measurement {
+	if f.known && sameMeasurement(&f.last, sel) {
 		return f.mixed, nil
 	}
 	fields, err := c.FieldKeys(ctx, sel.Database, sel.RetentionPolicy, sel.Measurement)

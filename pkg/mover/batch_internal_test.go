@@ -68,7 +68,7 @@ func newTransfer(t testing.TB, h http.Handler, c Config) *transfer {
 	require.NoError(t, err)
 	t.Cleanup(client.Close)
 	m := New(nil, c)
-	return &transfer{Config: m.config, mover: m, job: &quietJob{}, source: client, destination: client}
+	return &transfer{Config: m.config, mover: m, job: &quietJob{}, source: &end{Client: client, asked: true}, destination: &end{Client: client, asked: true}}
 }
 
 // produce writes rows of one series, a string value of the given size each.

@@ -192,7 +192,7 @@ func (t *transfer) bring(ctx context.Context, all []operation.Slice, which []int
 // fill copies slices whose destination is empty: everything that is read is
 // written.
 func (t *transfer) fill(ctx context.Context, out *batcher, chosen []operation.Slice, evidence []operation.Evidence) error {
-	rows, err := t.source.Read(ctx, selections(chosen))
+	rows, err := t.source.read(ctx, chosen)
 	if err != nil {
 		return err
 	}
@@ -256,13 +256,12 @@ func (t *transfer) complete(ctx context.Context, out *batcher, chosen []operatio
 
 // compare opens the slices at both ends and compares them.
 func (t *transfer) compare(ctx context.Context, chosen []operation.Slice, c *comparison) ([]difference, error) {
-	sels := selections(chosen)
-	source, err := t.source.Read(ctx, sels)
+	source, err := t.source.read(ctx, chosen)
 	if err != nil {
 		return nil, err
 	}
 	defer t.closeStream(source)
-	destination, err := t.destination.Read(ctx, sels)
+	destination, err := t.destination.read(ctx, chosen)
 	if err != nil {
 		return nil, err
 	}

@@ -61,6 +61,24 @@ func TestFillProvesByCount(t *testing.T) {
 	require.Greater(t, written, int64(6240*40), "bytes of line protocol")
 }
 
+// TestSignedAndUnsignedAreNotConfused: one field, signed in one group and
+// unsigned in another, cannot be read truly; and an owner that holds the same
+// number unsigned holds another value.
+func TestSignedAndUnsignedAreNotConfused(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, influxtest.WithUnsigned())
+	e.source.Exec("CREATE DATABASE db")
+	e.destination.Exec("CREATE DATABASE db")
+	e.source.WriteLines("db", "", fmt.Sprintf("both v=1i %d\nboth v=1u %d\nother v=5i 1", start, start+30*day))
+	e.destination.WriteLines("db", "", "other v=5u 1")
+	r := e.run()
+	require.Len(t, r.failed, 1)
+	require.Equal(t, "type_ambiguous", r.failed[0].Code)
+	require.Contains(t, r.failed[0].Detail, "2 of 3 slices")
+	require.EqualValues(t, 1, r.report.Different)
+	require.Equal(t, []string{"autogen other v=5u 1\n"}, dump(t, e.to, "db"))
+}
+
 func TestDigestReadsTheDestinationBack(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -187,6 +205,8 @@ func TestEveryAwkwardValue(t *testing.T) {
 		`m s="` + long + `" 5`,
 		`m i=9223372036854775807i,j=-9223372036854775808i,k=9007199254740993i 6`,
 		`m t=true,f=false 7`,
+		`m u=18446744073709551615u,few=5u,none=0u 14`,
+		`only u=127u 1`, `only u=128u 2`, `only i=127i,u=9223372036854775808u 3`,
 		fmt.Sprintf("m z=-0,small=%v,large=%v,tiny=%v 8", math.SmallestNonzeroFloat64, math.MaxFloat64, -2.2250738585072014e-308),
 		`m whole=1,part=0.1 9`,
 		`m first=1i -9223372036854775806`,
@@ -206,7 +226,7 @@ func TestEveryAwkwardValue(t *testing.T) {
 	}
 	r := e.requireMoved(db)
 	require.Equal(t, r.report.Slices.Total, r.report.Slices.ByCount)
-	require.Len(t, dump(t, e.destination.URL(), db), 2*len(all)-1)
+	require.Equal(t, 2*len(all)-1, len(dump(t, e.destination.URL(), db)), "points")
 }
 
 // TestPoliciesAreMadeExactly: several policies, one of them the default, with

@@ -413,10 +413,18 @@ func dump(t testing.TB, url, db string) []string {
 			if g.Database != db {
 				continue
 			}
-			s, err := c.Read(ctx, []influx.Selection{{
+			fields, err := c.FieldKeys(ctx, db, g.RetentionPolicy, name)
+			require.NoError(t, err)
+			sel := influx.Selection{
 				Database: db, RetentionPolicy: g.RetentionPolicy, Measurement: name,
 				Window: influx.Window{From: g.From, To: g.To, Last: g.ToInclusive},
-			}})
+			}
+			for f, kinds := range fields {
+				if slices.Contains(kinds, lineproto.Unsigned) {
+					sel.Unsigned = append(sel.Unsigned, f)
+				}
+			}
+			s, err := c.Read(ctx, []influx.Selection{sel})
 			require.NoError(t, err)
 			var e lineproto.Encoder
 			for s.Next() {

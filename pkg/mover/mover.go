@@ -145,7 +145,7 @@ func (m *Mover) Run(ctx context.Context, job Job) error {
 		return fmt.Errorf("opening destination %s: %w", task.Destination, err)
 	}
 	defer destination.Close()
-	t := &transfer{Config: m.config, mover: m, job: job, task: task, source: source, destination: destination}
+	t := &transfer{Config: m.config, mover: m, job: job, task: task, source: &end{Client: source}, destination: &end{Client: destination}}
 	switch task.Phase {
 	case operation.PhaseCopy:
 		return t.copy(ctx)
@@ -166,11 +166,10 @@ type transfer struct {
 	mover       *Mover
 	job         Job
 	task        operation.Task
-	source      *influx.Client
-	destination *influx.Client
+	source      *end
+	destination *end
 	buffers     buffers
 
-	sourceTypes, destinationTypes fieldTypes
 	// slices, evidence and problems are the task's, by index; a copy changes
 	// the latter two only group by group.
 	slices   []operation.Slice
@@ -190,5 +189,5 @@ func (b *byteCount) take() int64 { return b.Swap(0) }
 
 // patiently is Mover.patiently for what the task does at both its ends.
 func (t *transfer) patiently(ctx context.Context, what string, limit time.Duration, f func(context.Context) error) error {
-	return t.mover.patiently(ctx, call{what: what, clients: []*influx.Client{t.source, t.destination}, limit: limit}, t.job, f)
+	return t.mover.patiently(ctx, call{what: what, clients: []*influx.Client{t.source.Client, t.destination.Client}, limit: limit}, t.job, f)
 }

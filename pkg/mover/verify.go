@@ -178,11 +178,11 @@ func (t *transfer) countsAgree(ctx context.Context, which []int) ([]bool, error)
 	var here, there []uint64
 	both, ctx := errgroup.WithContext(ctx)
 	both.Go(func() (err error) {
-		here, err = t.counts(ctx, t.source, which)
+		here, err = t.counts(ctx, t.source.Client, which)
 		return err
 	})
 	both.Go(func() (err error) {
-		there, err = t.counts(ctx, t.destination, which)
+		there, err = t.counts(ctx, t.destination.Client, which)
 		return err
 	})
 	if err := both.Wait(); err != nil {
@@ -218,7 +218,7 @@ func (t *transfer) digestsAgree(ctx context.Context, which []int) ([]bool, error
 	var here []uint64
 	both, ctx := errgroup.WithContext(ctx)
 	both.Go(func() (err error) {
-		here, err = t.counts(ctx, t.source, which)
+		here, err = t.counts(ctx, t.source.Client, which)
 		return err
 	})
 	both.Go(func() error { return t.readBack(ctx, which, found) })
@@ -236,7 +236,7 @@ func (t *transfer) digestsAgree(ctx context.Context, which []int) ([]bool, error
 
 // readBack takes the evidence of slices from the destination.
 func (t *transfer) readBack(ctx context.Context, which []int, found []operation.Evidence) error {
-	rows, err := t.destination.Read(ctx, selections(pick(t.slices, which)))
+	rows, err := t.destination.read(ctx, pick(t.slices, which))
 	if err != nil {
 		return err
 	}
