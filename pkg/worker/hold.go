@@ -12,6 +12,7 @@ import (
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/mover"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/secrets"
 )
 
 // maxSetbacks is how many attempts in a row may come to nothing before a task
@@ -188,6 +189,13 @@ func (c *claim) end(ctx context.Context, err error) error {
 			t.Remember(now, failure.Detail)
 		case errors.Is(err, ErrStop), errors.Is(err, errOver), errors.Is(err, errEpoch):
 			t.State, t.Holder = operation.TaskWaiting, ""
+		case errors.Is(err, secrets.ErrWrongKey), errors.Is(err, secrets.ErrNoKey):
+			// Others have the key; the task is not to be used up by those who have not.
+			t.State, t.Holder = operation.TaskWaiting, ""
+			t.Waits = []operation.Wait{{
+				Gate: "worker_key", Measured: operation.Clip(c.worker.options.ID + ": " + err.Error()),
+				Limit: "a worker with the key file of the api", Since: now, TaskID: t.ID,
+			}}
 		default:
 			if !setBack(t, now, err.Error()) {
 				t.State, t.Holder = operation.TaskWaiting, ""

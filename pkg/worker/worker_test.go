@@ -15,6 +15,7 @@ import (
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/mover"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/secrets"
 	"ringmaster/pkg/worker"
 )
 
@@ -111,6 +112,24 @@ func TestATaskThatComesToNothingTooOftenFails(t *testing.T) {
 	require.Equal(t, 41, fine.Attempt)
 	require.Equal(t, int64(2), ran.Load())
 	s.awaitQueue(0)
+}
+
+// A worker that cannot open the credentials of a task leaves it to those who can,
+// however often it tries.
+func TestAWorkerWithAnotherKeyDoesNotUseATaskUp(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, long)
+	s.task("c1", func(t *operation.Task) { t.Setbacks = 9 })
+	s.start("w1", func(ctx context.Context, job mover.Job) error {
+		if task := job.Task(); task.Attempt == 1 {
+			return fmt.Errorf("opening the source: %w", secrets.ErrWrongKey)
+		}
+		return succeed(ctx, job)
+	})
+	done := s.awaitState("c1", operation.TaskDone)
+	require.Equal(t, 2, done.Attempt)
+	require.Empty(t, done.Waits)
+	require.Empty(t, done.History, "it was no attempt at the task")
 }
 
 // A stopping worker gives its tasks back at once: nobody waits for a lease, and
