@@ -44,7 +44,9 @@ func (w *Worker) claim(ctx context.Context, op operation.Operation, task ledger.
 	}
 	t := task.Value
 	now := w.options.Now().UTC()
-	t.Waits = nil
+	if !lacksKey(&t) {
+		t.Waits = nil
+	}
 	if t.State != operation.TaskRunning || !setBack(&t, now, "worker "+t.Holder+" went away") {
 		t.State, t.Holder, t.Attempt = operation.TaskRunning, w.options.ID, t.Attempt+1
 	}
@@ -62,6 +64,12 @@ func (w *Worker) claim(ctx context.Context, op operation.Operation, task ledger.
 	}
 	return &claim{worker: w, id: t.ID, nudge: nudge, lease: lease, op: op, record: record}, nil
 }
+
+// gateKey is what a task waits for that no worker so far could open the
+// credentials of. The wait is shown until one works on it.
+const gateKey = "worker_key"
+
+func lacksKey(t *operation.Task) bool { return len(t.Waits) > 0 && t.Waits[0].Gate == gateKey }
 
 // setBack notes that an attempt came to nothing, and reports whether that was
 // the last one: the task has then failed.
@@ -192,9 +200,13 @@ func (c *claim) end(ctx context.Context, err error) error {
 		case errors.Is(err, secrets.ErrWrongKey), errors.Is(err, secrets.ErrNoKey):
 			// Others have the key; the task is not to be used up by those who have not.
 			t.State, t.Holder = operation.TaskWaiting, ""
+			since := now
+			if lacksKey(&c.record.Value) {
+				since = c.record.Value.Waits[0].Since
+			}
 			t.Waits = []operation.Wait{{
-				Gate: "worker_key", Measured: operation.Clip(c.worker.options.ID + ": " + err.Error()),
-				Limit: "a worker with the key file of the api", Since: now, TaskID: t.ID,
+				Gate: gateKey, Measured: operation.Clip(c.worker.options.ID + ": " + err.Error()),
+				Limit: "a worker with the key file of the api", Since: since, TaskID: t.ID,
 			}}
 		default:
 			if !setBack(t, now, err.Error()) {
