@@ -59,6 +59,13 @@ func (d *writes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// got is what has come so far.
+func (d *writes) got() [][]byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.bodies)
+}
+
 // newTransfer returns a transfer whose both ends are h.
 func newTransfer(t testing.TB, h http.Handler, c Config) *transfer {
 	t.Helper()
@@ -105,7 +112,7 @@ func TestBatchesAreBoundedAndWhole(t *testing.T) {
 		require.NoError(t, err)
 		var got []string
 		sent := 0
-		for _, b := range d.bodies {
+		for _, b := range d.got() {
 			lines := strings.SplitAfter(string(b), "\n")
 			lines = lines[:len(lines)-1]
 			require.LessOrEqual(t, len(lines), c.maxRows)
@@ -147,7 +154,7 @@ func TestRefusedBatchEndsTheCopy(t *testing.T) {
 			var write *writeError
 			require.ErrorAs(t, err, &write)
 			require.LessOrEqual(t, len(tr.buffers.idle), tr.Writers+1)
-			require.LessOrEqual(t, len(d.bodies), at+3, "nobody goes on")
+			require.LessOrEqual(t, len(d.got()), at+3, "nobody goes on")
 		}
 	}
 }
@@ -164,7 +171,7 @@ func TestProducerThatFails(t *testing.T) {
 	})
 	require.ErrorIs(t, err, broken)
 	require.Len(t, tr.buffers.idle, tr.Writers+1, "all memory comes back")
-	require.LessOrEqual(t, len(d.bodies), 2)
+	require.LessOrEqual(t, len(d.got()), 2)
 }
 
 func TestCancelledCopyEndsAtOnce(t *testing.T) {
@@ -227,7 +234,7 @@ func TestRetryInPlace(t *testing.T) {
 				return produce(out, 0, 5, 10)
 			})
 			require.Equal(t, c.fails, err != nil, "%v", err)
-			require.Len(t, d.bodies, c.calls)
+			require.Len(t, d.got(), c.calls)
 		})
 	}
 }

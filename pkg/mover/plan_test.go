@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -116,11 +117,8 @@ func TestEstimateIsSampledWhenTimeIsShort(t *testing.T) {
 	e.source.WriteLines("db", "", b.String())
 	e.source.WriteLines("db", "other", b.String())
 	// Each look at the clock takes a minute.
-	now := time.Now()
-	e.config.Now = func() time.Time {
-		now = now.Add(time.Minute)
-		return now
-	}
+	now, looks := time.Now(), atomic.Int64{}
+	e.config.Now = func() time.Time { return now.Add(time.Duration(looks.Add(1)) * time.Minute) }
 	e.config.Refused, e.config.Unreachable = time.Hour, time.Hour
 	plan := e.plan(mover.New(&backends{}, e.config))
 	require.Len(t, plan.Notes, 1)
