@@ -38,11 +38,15 @@ func (t *transfer) copy(ctx context.Context) error {
 	if failed == 0 {
 		return nil
 	}
-	first := &t.job.Task().Problems[0]
-	return &operation.Error{
-		Code: first.Code, TaskID: t.task.ID,
-		Detail: operation.Clip(fmt.Sprintf("%d of %d slices were not copied; the first, %s: %s", failed, len(all), sliceName(&first.Slice), first.Detail)),
+	failure := &operation.Error{
+		Code: operation.CodeNotCopied, TaskID: t.task.ID, Detail: fmt.Sprintf("%d of %d slices were not copied", failed, len(all)),
 	}
+	if problems := t.job.Task().Problems; len(problems) > 0 {
+		first := &problems[0]
+		failure.Code = first.Code
+		failure.Detail = operation.Clip(failure.Detail + "; the first, " + sliceName(&first.Slice) + ": " + first.Detail)
+	}
+	return failure
 }
 
 // copyGroup copies the slices of one group and stores what came of it. A group
@@ -213,7 +217,7 @@ func (t *transfer) fill(ctx context.Context, out *batcher, chosen []operation.Sl
 		e := &evidence[slice]
 		e.Written++
 		h.row(e, ns, values)
-		if err := size.check(e.Rows); err != nil {
+		if err := size.check(e.Rows, rows.NewSeries()); err != nil {
 			return err
 		}
 	}
@@ -233,7 +237,7 @@ func (t *transfer) complete(ctx context.Context, out *batcher, chosen []operatio
 			}
 			e := &evidence[p.slice]
 			h.row(e, p.ns, p.values)
-			return size.check(e.Rows)
+			return size.check(e.Rows, p.newSeries)
 		},
 		missing: func(p *point) error {
 			if p.newSeries {
@@ -282,23 +286,30 @@ const aliveEvery = 10_000
 // sizes watches over the true size of slices while they are read.
 type sizes struct {
 	t *transfer
-	// several slices are read; rows counts those of all of them.
-	several bool
-	rows    int64
+	// several slices are read; rows and series count those of all of them.
+	several      bool
+	rows, series int64
 }
 
 func (t *transfer) sizes(all []operation.Slice) *sizes { return &sizes{t: t, several: len(all) > 1} }
 
+// minPerSeries is how many points each series of a slice has at least when it is
+// cut: a server goes over all series for every part.
+const minPerSeries = 4
+
 // check is called for every row with the rows of its slice so far. It stops
-// what is far larger than its plan estimated.
-func (s *sizes) check(rows int64) error {
+// what is far larger than its plan estimated, where cutting is of any use.
+func (s *sizes) check(rows int64, newSeries bool) error {
+	if newSeries {
+		s.series++
+	}
 	if s.rows++; s.rows%aliveEvery == 0 {
 		s.t.job.Alive()
 	}
 	switch {
 	case s.rows <= s.t.SliceRows:
 		return nil
-	case s.several || rows > s.t.SliceRows && !s.t.whole:
+	case s.several, rows > s.t.SliceRows && rows >= minPerSeries*s.series && !s.t.whole:
 		return &tooLargeError{rows: rows}
 	default:
 		return nil

@@ -81,6 +81,21 @@ func TestWindows(t *testing.T) {
 	}
 }
 
+// TestManyBoundariesOfTheDestination do not make many windows; the types in the
+// one window are checked instead.
+func TestManyBoundariesOfTheDestination(t *testing.T) {
+	t.Parallel()
+	var hours []influx.ShardGroup
+	for h := range int64(1000) {
+		hours = append(hours, group(10*h, 10*h+10))
+	}
+	source := []influx.ShardGroup{group(0, 100), group(100, 9000)}
+	got := windows(source, hours, cutoff{})
+	require.Len(t, got, 11)
+	require.Equal(t, operation.Window{From: 90, To: 100}, got[9])
+	require.Equal(t, operation.Window{From: 100, To: 9000, Overlap: true}, got[10])
+}
+
 // TestWindowsProperty: each time that a group of the source covers is in exactly
 // one window, no other is, and no window crosses any boundary.
 func TestWindowsProperty(t *testing.T) {
