@@ -9,8 +9,8 @@ type Slice struct {
 	Database        string `json:"database"`
 	RetentionPolicy string `json:"retention_policy"`
 	Measurement     string `json:"measurement"`
-	// From and To are nanoseconds; To is excluded, unless Last is set, which
-	// closes the last window of InfluxDB's legal time.
+	// From and To are nanoseconds, RFC 3339 in JSON; To is excluded, unless Last
+	// is set, which closes the last window of InfluxDB's legal time.
 	From int64 `json:"from"`
 	To   int64 `json:"to"`
 	Last bool  `json:"last,omitempty"`
@@ -30,7 +30,7 @@ func (s *Slice) nameBytes() int {
 }
 
 // sliceOverhead is about what a slice takes in a record beside its names.
-const sliceOverhead = 160
+const sliceOverhead = 200
 
 // Plan is the header of an operation's plan. Its slices are stored in chunks.
 type Plan struct {
