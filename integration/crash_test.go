@@ -46,7 +46,7 @@ func crashDice(t *testing.T) *rand.Rand {
 			t.Logf("the moments of this run: CRASH_SEED=%d", seed)
 		}
 	})
-	return rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // moments, not secrets
+	return rand.New(rand.NewPCG(seed, 0))
 }
 
 // moment says when to kill: at the n-th request to a backend (before it gets

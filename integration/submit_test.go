@@ -220,8 +220,10 @@ func TestRefusedRequestsStartNothing(t *testing.T) {
 		"unknown kind":         {`{"kind":"destroy","parameters":{}}`, 400, "kind"},
 		"not JSON":             {`circle_id=0`, 400, "body"},
 		"more than one object": {native(`{"circle_id":0,"operation":"add"}`) + `{}`, 400, "body"},
-		"still in the circle": {native(fmt.Sprintf(`{"circle_id":0,"operation":"rm","removed_backends":[{"name":"a","url":%q}]}`, s.backends[1].URL())),
-			400, "removed_backends[0].url"},
+		"still in the circle": {
+			native(fmt.Sprintf(`{"circle_id":0,"operation":"rm","removed_backends":[{"name":"a","url":%q}]}`, s.backends[1].URL())),
+			400, "removed_backends[0].url",
+		},
 		"recovery": {`{"kind":"recovery","parameters":{}}`, 501, ""},
 		// Nobody could approve, or see to a limit, in this release.
 		"hold":   {s.removeBody(`,"hold":true`), 501, ""},

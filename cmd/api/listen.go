@@ -56,6 +56,6 @@ func (s *system) listen(ctx context.Context, ready func(address string)) error {
 	if err != nil {
 		err = errors.Join(fmt.Errorf("finishing requests: %w", err), server.Close())
 	}
-	<-served
+	_ = <-served // that it was closed
 	return err
 }

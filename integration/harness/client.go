@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"time"
 
@@ -26,9 +28,7 @@ func (c Client) Do(ctx context.Context, method, path string, header http.Header,
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s %s: %w", method, path, err)
 	}
-	for k, v := range header {
-		req.Header[k] = v
-	}
+	maps.Copy(req.Header, header)
 	if len(body) > 0 && req.Header.Get("Content-Type") == "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
@@ -148,7 +148,7 @@ func (c Client) Wait(ctx context.Context, id string, until func(*operation.Opera
 		last = err
 		select {
 		case <-ctx.Done():
-			return op, fmt.Errorf("waiting for operation %s, %s with progress %+v: %w (last answer: %v)", id, op.State, op.Progress, ctx.Err(), last)
+			return op, fmt.Errorf("waiting for operation %s, %s with progress %+v: %w", id, op.State, op.Progress, errors.Join(ctx.Err(), last))
 		case <-ticker.C:
 		}
 	}

@@ -34,7 +34,7 @@ func StartDetached(ctx context.Context, logFile, binary string, args ...string) 
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
 	go func() {
-		p.err = p.cmd.Wait()
+		_ = p.cmd.Wait() // how it ended is in its ProcessState
 		close(p.done)
 	}()
 	if err := p.awaitReady(ctx, logFile, before); err != nil {

@@ -58,7 +58,6 @@ type Program struct {
 	cmd    *exec.Cmd
 	output *buffer
 	done   chan struct{}
-	err    error
 }
 
 // StartProgram starts a binary and returns when it has printed its ready line.
@@ -79,7 +78,7 @@ func StartProgram(ctx context.Context, log io.Writer, binary string, args ...str
 	case <-ready:
 		return p, nil
 	case <-p.done:
-		return nil, fmt.Errorf("starting %s: it ended: %v\n%s", filepath.Base(binary), p.err, p.Output())
+		return nil, fmt.Errorf("starting %s: it ended: %s\n%s", filepath.Base(binary), p.cmd.ProcessState, p.Output())
 	case <-ctx.Done():
 		p.Kill()
 		return nil, fmt.Errorf("starting %s: %w\n%s", filepath.Base(binary), ctx.Err(), p.Output())
@@ -96,7 +95,7 @@ func (p *Program) wait(stdout io.Reader, ready chan<- struct{}) {
 			ready = nil
 		}
 	}
-	p.err = p.cmd.Wait()
+	_ = p.cmd.Wait() // how it ended is in its ProcessState
 	close(p.done)
 }
 

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -53,7 +53,7 @@ func NewProxy(target string) (*Proxy, error) {
 	}
 	p := &Proxy{target: u, address: l.Addr().String()}
 	p.closing, p.end = context.WithCancel(context.Background())
-	silent := log.New(io.Discard, "", 0)
+	silent := slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	p.forward = &httputil.ReverseProxy{
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(u) },
 		Transport:     &http.Transport{DisableCompression: true, DisableKeepAlives: true},
