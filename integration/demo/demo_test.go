@@ -181,7 +181,7 @@ func TestDemoInterrupted(t *testing.T) {
 			d.await("X-Operation-Id")
 			require.NoError(t, d.Process.Signal(signal))
 			require.Equal(t, 1, d.finish(), d.output.String())
-			require.Contains(t, d.output.String(), "interrupted; everything has been stopped and removed")
+			require.Contains(t, d.output.String(), "demo: interrupted\n")
 			d.requireNothingLeft()
 		})
 	}

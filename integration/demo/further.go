@@ -1,13 +1,11 @@
 package main
 
-import (
-	"context"
-)
+import "context"
 
 // further tells where to look next.
 func (d *demo) further(_ context.Context) error {
 	if !d.keep {
-		d.tell("with KEEP=1 everything runs on, for example for:")
+		d.tell("KEEP=1 leaves everything running, for example for:")
 	}
 	url, id := d.cluster.Client.URL, d.operation.ID
 	for _, call := range []struct{ what, path string }{

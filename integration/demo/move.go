@@ -62,11 +62,9 @@ func (d *demo) watch(ctx context.Context, id string) (operation.Operation, error
 			return false, err
 		}
 		last = op
+		err = w.look(ctx, &op)
 		show.update(&op)
-		if err := w.look(ctx, &op); err != nil {
-			return false, err
-		}
-		return op.State.Terminal(), nil
+		return err == nil && op.State.Terminal(), err
 	})
 	if err != nil {
 		return last, err
