@@ -198,6 +198,6 @@ func (d *demo) sayBudget(total time.Duration) {
 		}
 		d.tell("%-28s %6.1f s", s.name, s.took.Seconds())
 	}
-	d.tell("%-28s %6.1f s; on two idle cores it takes less than %.0f s, InfluxDB's build included", "together",
+	d.tell("%-28s %6.1f s (the goal is %.0f s on two cores, the build of InfluxDB included)", "together",
 		total.Seconds(), budget.Seconds())
 }
