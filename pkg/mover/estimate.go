@@ -34,8 +34,9 @@ type look struct {
 	points int64
 }
 
-// span is the time between the first and the last point of a window.
-type span struct{ first, last int64 }
+// span is the time between the first and the last point of a window. series are
+// those of its measurement, where they have been counted.
+type span struct{ first, last, series int64 }
 
 // candidate writes a look out.
 func (s *survey) candidate(l *look) operation.Candidate {
@@ -47,8 +48,8 @@ func (s *survey) candidate(l *look) operation.Candidate {
 		Window: d.windows[l.policy][mv.owner][l.window], Points: l.points,
 	}
 	if l.span > 0 {
-		at := s.spans[l.span-1]
-		c.First, c.Last, c.Looked = at.first, at.last, true
+		at := &s.spans[l.span-1]
+		c.First, c.Last, c.Looked, c.Series = at.first, at.last, true, at.series
 	}
 	return c
 }
@@ -85,6 +86,7 @@ func (s *survey) estimate(ctx context.Context, m *Mover, all []*survey, started 
 				if err := s.lookAt(ctx, m, looks[seen:n]); err != nil {
 					return nil, err
 				}
+				s.countSeries(ctx, m, looks[seen:n], deadline)
 				seen = n
 			}
 			s.sampled += extrapolate(looks, seen)
@@ -173,7 +175,7 @@ func (s *survey) probe(ctx context.Context, batch []look) error {
 			}
 			continue
 		}
-		s.spans = append(s.spans, span{e.First, e.Last})
+		s.spans = append(s.spans, span{first: e.First, last: e.Last})
 		batch[i].span = int32(len(s.spans))
 		probe := sels[i]
 		probe.Window = probeWindow(e.First, e.Last)
@@ -191,6 +193,41 @@ func (s *survey) probe(ctx context.Context, batch []look) error {
 		batch[i].points = max(totals[n]*share(at.first, at.last), 1)
 	}
 	return nil
+}
+
+// countSeries counts the series of measurements with large windows, as long as
+// there is time. It is a help for cutting them well, so an error is none.
+func (s *survey) countSeries(ctx context.Context, m *Mover, batch []look, deadline time.Time) {
+	large := operation.DefaultBudget().SlicePoints // what is larger may be cut
+	known, of := int64(0), int32(-1)
+	for i := range batch {
+		l := &batch[i]
+		if l.span == 0 || l.points <= large {
+			continue
+		}
+		// The windows of one measurement follow one another.
+		if l.moving != of {
+			left := deadline.Sub(m.config.Now())
+			if left <= 0 {
+				return
+			}
+			known, of = s.cardinality(ctx, l, left), l.moving
+		}
+		s.spans[l.span-1].series = known
+	}
+}
+
+// manySeries is assumed where the server takes too long to count them.
+const manySeries = 1_000_000
+
+func (s *survey) cardinality(ctx context.Context, l *look, limit time.Duration) int64 {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	n, err := s.client.Cardinality(ctx, s.selection(l))
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return manySeries
+	}
+	return n
 }
 
 // hidden returns the points to be expected in a window that looks empty: under

@@ -189,3 +189,32 @@ func TestPlanGivesUp(t *testing.T) {
 	require.Contains(t, own.Detail, "reading the schema of "+source.URL)
 	require.Contains(t, own.Detail, "starting")
 }
+
+// TestManySeriesAreCountedBeforeTheyAreCut: a window of many series is not cut
+// into parts of a point or two each.
+func TestManySeriesAreCountedBeforeTheyAreCut(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.source.Exec("CREATE DATABASE db")
+	const series = 40_000
+	var b strings.Builder
+	for i := range series {
+		fmt.Fprintf(&b, "wide,k=%d v=1i %d\n", i, start+int64(i))
+	}
+	// As an estimate sees it: sixteen times the middle.
+	for i := range 8_000 {
+		fmt.Fprintf(&b, "long v=1i %d\n", start+int64(i)*int64(time.Millisecond))
+		fmt.Fprintf(&b, "wide,k=%d v=1i %d\n", i, start+4_000*int64(time.Millisecond)+int64(i)*10_000)
+	}
+	fmt.Fprintf(&b, "wide,k=0 v=1i %d\nlong v=1i %d\n", start+8_000*int64(time.Millisecond), start+9_000*int64(time.Millisecond))
+	e.source.WriteLines("db", "", b.String())
+	e.plan(e.mover())
+	parts := map[string]int{}
+	for _, c := range e.chunks {
+		for _, s := range c {
+			parts[s.Measurement]++
+		}
+	}
+	require.Equal(t, 1, parts["wide"], "by points alone, 128,000 would be two")
+	require.Equal(t, 1, parts["long"])
+}

@@ -5,8 +5,11 @@ type Budget struct {
 	// SlicePoints bounds a slice, TaskPoints a task.
 	SlicePoints, TaskPoints int64
 	// SliceCost is what a slice costs beyond its points (a query at each end),
-	// in points.
-	SliceCost int64
+	// in points, and SeriesCost what it costs for each series, since a server goes
+	// over all of them for each window.
+	SliceCost, SeriesCost int64
+	// SeriesPoints is how many points of each series a slice has at least.
+	SeriesPoints int64
 	// SpreadTasks is how many tasks a small plan is spread over, so that every
 	// slot has work; MinTaskPoints keeps them from becoming trivial.
 	SpreadTasks   int
@@ -19,7 +22,7 @@ type Budget struct {
 // DefaultBudget is the budget of DESIGN §6: tasks of about 250,000 points.
 func DefaultBudget() Budget {
 	return Budget{
-		SlicePoints: 100_000, TaskPoints: 250_000, SliceCost: 200,
+		SlicePoints: 100_000, TaskPoints: 250_000, SliceCost: 200, SeriesCost: 10, SeriesPoints: 4,
 		SpreadTasks: 32, MinTaskPoints: 25_000,
 		TaskSlices: MaxSlicesPerTask, ChunkSlices: 20_000, TaskBytes: 512 << 10,
 	}
@@ -81,7 +84,7 @@ func (b *Bundler) Add(c Candidate) error {
 		b.databases[c.Database] = struct{}{}
 		move.Measurements++
 	}
-	for _, s := range Cut(c, b.budget.SlicePoints) {
+	for _, s := range Cut(c, max(b.budget.SlicePoints, b.budget.SeriesPoints*c.Series)) {
 		if err := b.addSlice(c, s); err != nil {
 			return err
 		}
@@ -92,7 +95,8 @@ func (b *Bundler) Add(c Candidate) error {
 }
 
 func (b *Bundler) addSlice(c Candidate, s Slice) error {
-	cost, size := s.Points+b.budget.SliceCost, sliceOverhead+s.nameBytes()
+	cost := s.Points + b.budget.SliceCost + b.budget.SeriesCost*c.Series
+	size := sliceOverhead + s.nameBytes()
 	t := b.current
 	full := t != nil && (t.From != c.From || t.To != c.To || t.Wave != c.Wave ||
 		b.cost+cost > b.target || t.Span.Count >= b.budget.TaskSlices || b.bytes+size > b.budget.TaskBytes)

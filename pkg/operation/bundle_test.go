@@ -54,6 +54,7 @@ func candidates(t *rapid.T) []operation.Candidate {
 			Measurement:     rapid.SampledFrom([]string{"m", "n", "o"}).Draw(t, "m"),
 			Window:          operation.Window{From: rapid.Int64Range(0, 5).Draw(t, "window") * 1000},
 			Points:          rapid.Int64Range(1, 400).Draw(t, "points"),
+			Series:          rapid.Int64Range(0, 60).Draw(t, "series"),
 		}
 		c.Window.To = c.Window.From + 1000
 		return c
@@ -70,6 +71,7 @@ func budgets(t *rapid.T) operation.Budget {
 		SlicePoints: rapid.Int64Range(10, 200).Draw(t, "slice points"),
 		TaskPoints:  rapid.Int64Range(50, 1000).Draw(t, "task points"),
 		SliceCost:   rapid.Int64Range(0, 50).Draw(t, "slice cost"),
+		SeriesCost:  rapid.Int64Range(0, 3).Draw(t, "series cost"), SeriesPoints: rapid.Int64Range(0, 5).Draw(t, "series points"),
 		SpreadTasks: rapid.IntRange(0, 20).Draw(t, "spread"), MinTaskPoints: rapid.Int64Range(0, 2000).Draw(t, "min"),
 		TaskSlices: tasks, ChunkSlices: rapid.IntRange(1, 30).Draw(t, "chunk slices"),
 		TaskBytes: rapid.IntRange(1, 3000).Draw(t, "bytes"),
@@ -92,7 +94,7 @@ func TestBundlesKeepToTheirBounds(t *testing.T) {
 		var want []operation.Slice
 		var of []operation.Candidate
 		for _, c := range all {
-			parts := operation.Cut(c, b.SlicePoints)
+			parts := operation.Cut(c, max(b.SlicePoints, c.Series*b.SeriesPoints))
 			requireCover(t, c.Window, parts)
 			want = append(want, parts...)
 			for range parts {
@@ -116,13 +118,13 @@ func TestBundlesKeepToTheirBounds(t *testing.T) {
 				c := of[len(got)+j]
 				require.Equal(t, [3]int{c.From, c.To, c.Wave}, [3]int{task.From, task.To, task.Wave}, "task %d mixes", i)
 				points += s.Points
-				cost += s.Points + b.SliceCost
+				cost += s.Points + b.SliceCost + b.SeriesCost*c.Series
 			}
 			require.Equal(t, points, task.Points)
 			require.True(t, cost <= b.TaskPoints || len(part) == 1, "task %d costs %d", i, cost)
 			got = append(got, part...)
 		}
-		require.Equal(t, len(want), len(got))
+		require.Len(t, got, len(want))
 		for i := range want {
 			require.Equal(t, want[i], got[i])
 		}
@@ -180,6 +182,21 @@ func TestTasksAreOfAboutEqualCost(t *testing.T) {
 		cost := task.Points + int64(task.Span.Count)*budget.SliceCost
 		require.InEpsilon(t, budget.TaskPoints, cost, 0.05)
 	}
+}
+
+// TestManySeriesAreCutLess: each window costs the server all series.
+func TestManySeriesAreCutLess(t *testing.T) {
+	t.Parallel()
+	c := operation.Candidate{
+		To: 1, Database: "db", RetentionPolicy: "rp", Measurement: "m",
+		Window: operation.Window{From: 0, To: 1 << 40}, Points: 10_000_000, Series: 1_000_000,
+	}
+	plan, _ := bundle(t, operation.DefaultBudget(), []operation.Candidate{c})
+	require.Equal(t, 3, plan.Totals.Slices)
+	require.Len(t, plan.Tasks, 3)
+	c.Series = 100
+	plan, _ = bundle(t, operation.DefaultBudget(), []operation.Candidate{c})
+	require.Equal(t, 100, plan.Totals.Slices)
 }
 
 func TestSmallPlansAreSpread(t *testing.T) {

@@ -21,6 +21,8 @@ type Candidate struct {
 	Window          Window
 	// Points is the estimate.
 	Points int64
+	// Series is how many series the measurement has, 0 where nobody has counted.
+	Series int64
 	// First and Last are the times of the first and last point in the window,
 	// where the survey has looked (Looked); the window is then cut between them.
 	First, Last int64

@@ -122,7 +122,9 @@ func TestCutFollowsThePoints(t *testing.T) {
 		Window: operation.Window{From: 0, To: 1_000_000}, Points: 400, First: 600, Last: 999, Looked: true,
 	}, 100)
 	require.Equal(t, []operation.Slice{
-		{From: 0, To: 700, Points: 100}, {From: 700, To: 800, Points: 100},
-		{From: 800, To: 900, Points: 100}, {From: 900, To: 1_000_000, Points: 100},
+		{From: 0, To: 700, Points: 100},
+		{From: 700, To: 800, Points: 100},
+		{From: 800, To: 900, Points: 100},
+		{From: 900, To: 1_000_000, Points: 100},
 	}, parts)
 }

@@ -6,10 +6,11 @@ import (
 	"time"
 )
 
-// ErrNotFound: there is no operation of that id.
+// ErrNotFound says that there is no operation of that id.
 var ErrNotFound = errors.New("no such operation")
 
-// ErrKeyReused: the idempotency key belongs to a request with another body.
+// ErrKeyReused says that the idempotency key belongs to a request with another
+// body.
 var ErrKeyReused = errors.New("the idempotency key was used before with another request")
 
 // NotImplementedError refuses a kind or a verb this release does not carry out.

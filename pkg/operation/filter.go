@@ -1,5 +1,7 @@
 package operation
 
+import "slices"
+
 // Filter selects operations in a list; zero values select all.
 type Filter struct {
 	State State
@@ -13,13 +15,5 @@ func (f Filter) Match(o *Operation) bool {
 	if f.State != "" && o.State != f.State || f.Kind != "" && o.Kind != f.Kind {
 		return false
 	}
-	if f.Scope == "" {
-		return true
-	}
-	for _, s := range o.Scope {
-		if s == f.Scope {
-			return true
-		}
-	}
-	return false
+	return f.Scope == "" || slices.Contains(o.Scope, f.Scope)
 }

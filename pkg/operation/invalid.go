@@ -40,8 +40,7 @@ func decodeStrict(raw json.RawMessage, into any) error {
 		}
 		return nil
 	}
-	var wrongType *json.UnmarshalTypeError
-	if errors.As(err, &wrongType) {
+	if wrongType, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		field := wrongType.Field
 		if field == "" {
 			field = "parameters"

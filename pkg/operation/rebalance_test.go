@@ -192,5 +192,5 @@ func TestClipKeepsBothEnds(t *testing.T) {
 	got := operation.Clip(long)
 	require.LessOrEqual(t, len(got), operation.MaxDetailBytes)
 	require.True(t, strings.HasPrefix(got, "what was tried: é") && strings.HasSuffix(got, "é and the end"))
-	require.True(t, strings.ToValidUTF8(got, "?") == got)
+	require.Equal(t, strings.ToValidUTF8(got, "?"), got)
 }
