@@ -8,9 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"ringmaster/events"
-
 	"github.com/nats-io/nats.go/jetstream"
+
+	"ringmaster/events"
 )
 
 // ErrIncompatible says that a stream exists with a setting that Ringmaster's

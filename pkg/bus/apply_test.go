@@ -1,18 +1,17 @@
 package bus_test
 
 import (
-	"errors"
 	"sync"
 	"testing"
 	"time"
 
-	"ringmaster/events"
-	"ringmaster/pkg/bus"
-	"ringmaster/pkg/bus/bustest"
-
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
+
+	"ringmaster/events"
+	"ringmaster/pkg/bus"
+	"ringmaster/pkg/bus/bustest"
 )
 
 // raw is a JetStream client that knows nothing of Ringmaster.
@@ -156,7 +155,7 @@ func TestApplyRefusesWhatIsIncompatible(t *testing.T) {
 			err = b.Apply(t.Context(), 0)
 			require.ErrorIs(t, err, bus.ErrIncompatible)
 			var incompatible *bus.IncompatibleError
-			require.True(t, errors.As(err, &incompatible))
+			require.ErrorAs(t, err, &incompatible)
 			require.Equal(t, bus.IncompatibleError{Stream: c.config.Name, Setting: c.setting, Found: c.found, Wanted: c.wanted}, *incompatible)
 			require.Contains(t, err.Error(), c.config.Name+": "+c.setting+" is "+c.found+", needs "+c.wanted)
 			require.Equal(t, before, streamInfo(t, js, c.config.Name).Config)

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"ringmaster/events"
 	"ringmaster/pkg/bus"
 	"ringmaster/pkg/bus/bustest"
-
-	"github.com/stretchr/testify/require"
 )
 
 // What durable calls cost, on one embedded server and on a cluster of three.

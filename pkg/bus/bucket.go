@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	mathrand "math/rand/v2"
 	"strings"
 	"time"
@@ -139,9 +140,7 @@ func (k *Bucket) write(ctx context.Context, key string, m *nats.Msg, expected ui
 		var revision uint64
 		err := k.bus.attempt(ctx, func(ctx context.Context) error {
 			next := &nats.Msg{Subject: subject, Data: m.Data, Header: nats.Header{headerWrite: {id}}}
-			for name, values := range m.Header {
-				next.Header[name] = values
-			}
+			maps.Copy(next.Header, m.Header)
 			ack, err := k.bus.js.PublishMsg(ctx, next,
 				jetstream.WithExpectLastSequencePerSubject(expected), jetstream.WithRetryAttempts(0))
 			if err == nil {
@@ -247,8 +246,7 @@ func (k *Bucket) Watch(ctx context.Context, prefix string) (<-chan Entry, error)
 		defer close(changes)
 		for r, err := range k.bus.follow(ctx, k.stream, filter, next) {
 			if err != nil {
-				var gap *GapError
-				if errors.As(err, &gap) {
+				if _, ok := errors.AsType[*GapError](err); ok {
 					continue // overwritten before it was seen
 				}
 				return // ctx has ended, or the bus was closed
@@ -294,7 +292,7 @@ func checkKey(key string) error {
 	if key == "" || key[0] == '.' || key[len(key)-1] == '.' || strings.Contains(key, "..") {
 		return fmt.Errorf("%w: %q", ErrInvalidKey, key)
 	}
-	for i := 0; i < len(key); i++ {
+	for i := range len(key) {
 		c := key[i]
 		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-/_=.", c) >= 0) {
 			return fmt.Errorf("%w: %q", ErrInvalidKey, key)

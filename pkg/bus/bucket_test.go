@@ -7,10 +7,10 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"ringmaster/events"
 	"ringmaster/pkg/bus"
-
-	"github.com/stretchr/testify/require"
 )
 
 func testBucketCompareAndSet(t *testing.T, e env) {

@@ -69,8 +69,7 @@ const (
 
 // apiCode returns the server's error code of err, or 0.
 func apiCode(err error) int {
-	var api *jetstream.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
 		return int(api.ErrorCode)
 	}
 	return 0

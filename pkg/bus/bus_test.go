@@ -7,11 +7,11 @@ import (
 	"testing"
 	"time"
 
-	"ringmaster/pkg/bus"
-	"ringmaster/pkg/bus/bustest"
-
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"ringmaster/pkg/bus"
+	"ringmaster/pkg/bus/bustest"
 )
 
 const (

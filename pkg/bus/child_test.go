@@ -8,10 +8,10 @@ import (
 	"os/exec"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"ringmaster/events"
 	"ringmaster/pkg/bus"
-
-	"github.com/stretchr/testify/require"
 )
 
 // The test binary plays other processes: childRole says which, childDir is the

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"ringmaster/events"
 	"ringmaster/pkg/bus"
 	"ringmaster/pkg/bus/bustest"
-
-	"github.com/stretchr/testify/require"
 )
 
 // The leader of a stream goes away in the middle of the work: calls wait for

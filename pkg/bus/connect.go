@@ -9,10 +9,10 @@ import (
 	"sync"
 	"time"
 
-	"ringmaster/events"
-
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"ringmaster/events"
 )
 
 // defaultTimeout bounds a call whose context has no earlier deadline. It outlasts
@@ -53,7 +53,7 @@ type Bus struct {
 	mu sync.Mutex
 	// session ends when the connection breaks, so that nobody waits for answers
 	// that were lost with it; up is closed while there is one.
-	session context.Context
+	session context.Context //nolint:containedctx // the life of a connection, which calls join to their own
 	end     context.CancelFunc
 	up      chan struct{}
 }

@@ -14,11 +14,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"ringmaster/events"
 	"ringmaster/pkg/bus"
 	"ringmaster/pkg/bus/bustest"
-
-	"github.com/stretchr/testify/require"
 )
 
 func TestConnectNeedsTheToken(t *testing.T) {

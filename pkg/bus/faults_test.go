@@ -12,11 +12,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"ringmaster/events"
 	"ringmaster/pkg/bus"
 	"ringmaster/pkg/bus/bustest"
-
-	"github.com/stretchr/testify/require"
 )
 
 // flaky is a way to a server that breaks: whatever is on its way then is lost,

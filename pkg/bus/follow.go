@@ -7,7 +7,6 @@ import (
 	"iter"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -125,7 +124,7 @@ func (f *follower) run(ctx context.Context, yield func(Record, error) bool) (mor
 		f.next = meta.Sequence.Stream + 1
 		record := Record{
 			Sequence: meta.Sequence.Stream, Time: meta.Timestamp,
-			Subject: m.Subject(), Data: m.Data(), header: nats.Header(m.Headers()),
+			Subject: m.Subject(), Data: m.Data(), header: m.Headers(),
 		}
 		if !yield(record, nil) {
 			return false, nil

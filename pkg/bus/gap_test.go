@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+
 	"ringmaster/events"
 	"ringmaster/pkg/bus"
 	"ringmaster/pkg/bus/bustest"
-
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/stretchr/testify/require"
 )
 
 // forget removes what a limit of the stream would remove: everything before a
@@ -92,8 +92,7 @@ func TestLogGapWhileReading(t *testing.T) {
 	}
 	last, gaps := uint64(0), 0
 	for r, err := range l.Tail(ctx, 1, events.AllEvents) {
-		var gap *bus.GapError
-		if errors.As(err, &gap) {
+		if gap, ok := errors.AsType[*bus.GapError](err); ok {
 			gaps++
 			require.Less(t, gap.Requested, gap.First)
 			require.EqualValues(t, 1400, gap.First)

@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"ringmaster/pkg/bus"
-
 	"github.com/stretchr/testify/require"
+
+	"ringmaster/pkg/bus"
 )
 
 func leases(t *testing.T, b *bus.Bus) *bus.Leases {

@@ -256,7 +256,7 @@ func decodeObject(r Record) (Object, error) {
 
 // ObjectReader reads an object, holding one page of chunks in memory.
 type ObjectReader struct {
-	ctx     context.Context // of Get: io.Reader has no other way
+	ctx     context.Context //nolint:containedctx // of Get: io.Reader has no other way
 	objects *Objects
 	object  Object
 	digest  hash.Hash

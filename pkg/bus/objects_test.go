@@ -10,10 +10,10 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"github.com/stretchr/testify/require"
+
 	"ringmaster/events"
 	"ringmaster/pkg/bus"
-
-	"github.com/stretchr/testify/require"
 )
 
 func objects(t *testing.T, b *bus.Bus) *bus.Objects {

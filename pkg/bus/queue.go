@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"time"
 
-	"ringmaster/events"
-
 	"github.com/nats-io/nats.go/jetstream"
+
+	"ringmaster/events"
 )
 
 // fetchWait bounds one request for a nudge; a request that was lost with a
@@ -108,7 +108,7 @@ func (q *Queue) fetch(ctx context.Context) (*Nudge, error) {
 	if err != nil {
 		return nil, err
 	}
-	for m := range batch.Messages() {
+	if m, ok := <-batch.Messages(); ok {
 		n := &Nudge{Subject: m.Subject(), Data: m.Data(), message: m}
 		if meta, err := m.Metadata(); err == nil {
 			n.Deliveries = meta.NumDelivered

@@ -7,10 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"ringmaster/events"
 	"ringmaster/pkg/bus"
-
-	"github.com/stretchr/testify/require"
 )
 
 // queue opens the queue and empties it when the test is over, since all tests

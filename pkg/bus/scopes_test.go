@@ -6,10 +6,10 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"ringmaster/events"
 	"ringmaster/pkg/bus"
-
-	"github.com/stretchr/testify/require"
 )
 
 func testBatchAllOrNothing(t *testing.T, e env) {

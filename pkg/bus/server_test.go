@@ -11,11 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"ringmaster/events"
 	"ringmaster/pkg/bus"
 	"ringmaster/pkg/bus/bustest"
-
-	"github.com/stretchr/testify/require"
 )
 
 func stop(t *testing.T, s *bus.Server) {
@@ -77,7 +77,7 @@ func TestServerKeepsPortTokenAndDataOverRestarts(t *testing.T) {
 		waiting <- err
 	}()
 
-	s = bustest.StartServer(t, dir)
+	bustest.StartServer(t, dir)
 	after, err := bus.ReadNATSFile(dir)
 	require.NoError(t, err)
 	require.Equal(t, before, after)

@@ -173,7 +173,7 @@ func TestBodiesAreBounded(t *testing.T) {
 	require.Equal(t, "rest body_too_large", w.Body.String())
 
 	// A body that does not say how long it is.
-	r := httptest.NewRequest("POST", "/x", io.MultiReader(strings.NewReader("0123456789a")))
+	r := httptest.NewRequest(http.MethodPost, "/x", io.MultiReader(strings.NewReader("0123456789a")))
 	r.ContentLength = -1
 	rec := httptest.NewRecorder()
 	e.ServeHTTP(rec, r)
@@ -236,7 +236,7 @@ func TestTrustedProxiesNameTheClient(t *testing.T) {
 
 func TestAdminAuth(t *testing.T) {
 	request := func(peer, host string, headers ...string) *http.Request {
-		r := httptest.NewRequest("POST", "http://"+host+"/v1/operations", nil)
+		r := httptest.NewRequest(http.MethodPost, "http://"+host+"/v1/operations", nil)
 		r.RemoteAddr = peer
 		for i := 0; i < len(headers); i += 2 {
 			r.Header.Set(headers[i], headers[i+1])

@@ -84,7 +84,8 @@ func IdempotencyKey(r *http.Request) (string, error) {
 	if len(given) == 0 {
 		return "", nil
 	}
-	key, problem := given[0], ""
+	var problem string
+	key := given[0]
 	switch {
 	case len(given) > 1:
 		problem = "is given more than once"

@@ -35,7 +35,7 @@ func benchTags(i int) []lineproto.Tag {
 func benchRow(series, row int) []any {
 	i := series*benchRows + row
 	return []any{
-		int64(1_600_000_000_000_000_000 + int64(row)*10_000_000_000),
+		1_600_000_000_000_000_000 + int64(row)*10_000_000_000,
 		int64(i * 1021), float64(i%977) / 10, float64(i%100) + 0.25, i%3 == 0, 20 + float64(i%1000)/100,
 	}
 }

@@ -508,8 +508,7 @@ func (d *decoder) fail(err error) error {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return broken("it ends in the middle")
 	}
-	var m msgp.Error
-	if errors.As(err, &m) {
+	if _, ok := errors.AsType[msgp.Error](err); ok {
 		return broken("%v", err)
 	}
 	return err

@@ -106,8 +106,7 @@ func (c *Client) broke(ctx context.Context, op string, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", op, context.Cause(ctx))
 	}
-	var guarded *guardError
-	if errors.As(err, &guarded) {
+	if guarded, ok := errors.AsType[*guardError](err); ok {
 		return fmt.Errorf("%s: %w", op, guarded)
 	}
 	e := &Error{Class: Transient, Op: op, Message: clip(err.Error()), cause: err}

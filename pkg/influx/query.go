@@ -91,8 +91,7 @@ func (a *answer) next() error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return err
 	}
-	var said *serverError
-	if errors.As(err, &said) {
+	if said, ok := errors.AsType[*serverError](err); ok {
 		return &Error{Class: classifyResult(said.text), Op: a.op, Status: http.StatusOK, Message: clip(said.text)}
 	}
 	return a.client.broke(a.ctx, a.op, err)

@@ -41,7 +41,9 @@ func refused(op string, res *http.Response, classify func(status int, text strin
 // the header when the body is cut, the text of whatever else has answered.
 func refusalText(res *http.Response) string {
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxRefusal))
-	var said struct{ Error string }
+	var said struct {
+		Error string `json:"error"`
+	}
 	if json.Unmarshal(body, &said) == nil && said.Error != "" {
 		return said.Error
 	}
@@ -167,7 +169,7 @@ func classifyResult(text string) Class {
 func retryAfter(res *http.Response) time.Duration {
 	text := res.Header.Get("Retry-After")
 	if s, err := strconv.Atoi(text); err == nil {
-		return max(0, min(time.Duration(s), maxRetryAfter/time.Second)) * time.Second
+		return time.Second * time.Duration(max(0, min(s, int(maxRetryAfter/time.Second))))
 	}
 	at, err := http.ParseTime(text)
 	if err != nil {

@@ -292,7 +292,6 @@ func TestServersLimitsAreToldApart(t *testing.T) {
 
 	big := []byte(strings.Repeat("m v=1i 1\n", 1000))
 	requireError(t, c.Write(t.Context(), "d", "autogen", big), influx.Permanent, 413)
-
 }
 
 func TestBusyServerIsTransient(t *testing.T) {

@@ -15,8 +15,8 @@ import (
 	"ringmaster/pkg/operation"
 )
 
-// ErrNoDocument: the operation has no plan, or no report, yet. One that it should
-// have and that is gone is ErrUnreadable.
+// ErrNoDocument says that the operation has no plan, or no report, yet. One that
+// it should have and that is gone is ErrUnreadable.
 var ErrNoDocument = errors.New("no such document")
 
 // PutDocument stores a value as zstd-compressed JSON. The name it returns is

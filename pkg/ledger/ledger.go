@@ -20,16 +20,17 @@ import (
 	"ringmaster/pkg/operation"
 )
 
-// ErrConflict: the record has changed since it was read. Read it again and
-// decide anew.
+// ErrConflict says that the record has changed since it was read. Read it again
+// and decide anew.
 var ErrConflict = errors.New("the record has changed meanwhile")
 
-// ErrNoTask: the operation has no task of that id.
+// ErrNoTask says that the operation has no task of that id.
 var ErrNoTask = errors.New("no such task")
 
-// ErrUnreadable: something is stored, but it is not what was stored, or this
-// release does not understand it. Reading it again will not help. A list that is
-// only shown leaves it out, and the log names it; nothing may be judged without it.
+// ErrUnreadable says that something is stored, but it is not what was stored, or
+// this release does not understand it. Reading it again will not help. A list that
+// is only shown leaves it out, and the log names it; nothing may be judged without
+// it.
 var ErrUnreadable = errors.New("stored, but cannot be read")
 
 // Versioned is a record with the revision it was read at.

@@ -72,8 +72,7 @@ func (l *Ledger) StoreTopology(ctx context.Context, was Versioned[Epochs], next 
 		if err := l.put(ctx, l.topology, epochKey(current.Epoch), raw); err != nil {
 			return fmt.Errorf("storing topology epoch %d: %w", current.Epoch, err)
 		}
-		earlier := slices.Clone(was.Value.Earlier)
-		epochs.Earlier = append(earlier, topology.Ancestor{Epoch: current.Epoch, Digest: current.Digest})
+		epochs.Earlier = append(slices.Clone(was.Value.Earlier), topology.Ancestor{Epoch: current.Epoch, Digest: current.Digest})
 	}
 	raw, err := json.Marshal(epochs)
 	if err != nil {

@@ -12,11 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"ringmaster/events"
-	"ringmaster/pkg/bus"
-
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/stretchr/testify/require"
+
+	"ringmaster/events"
+	"ringmaster/pkg/bus"
 )
 
 // patience bounds every wait of this package.

@@ -73,8 +73,7 @@ func readParams(r *http.Request) (params, error) {
 	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		var tooBig *http.MaxBytesError
-		if errors.As(err, &tooBig) {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return params{}, errTooLarge
 		}
 		return params{}, errBrokenBody

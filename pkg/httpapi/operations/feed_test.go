@@ -156,7 +156,7 @@ func TestStreamsAreBounded(t *testing.T) {
 	require.Eventually(t, func() bool {
 		w := c.Stream(c.Request("GET", "/v1/feed", ""))
 		defer w.Body.Close()
-		return w.StatusCode == 200
+		return w.StatusCode == http.StatusOK
 	}, 10*time.Second, time.Millisecond, "the place is free again")
 }
 

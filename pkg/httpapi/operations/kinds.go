@@ -58,13 +58,13 @@ func rebalanceSchema() (*jsonschema.Schema, error) {
 	}
 	p := s.Properties
 	describe(p["circle_id"], "index of the circle in the configuration, from 0")
-	p["circle_id"].Minimum = jsonschema.Ptr(0.0)
+	p["circle_id"].Minimum = new(0.0)
 	describe(p["operation"], "add: the circle has grown; rm: backends have left it")
 	p["operation"].Enum = []any{operation.RebalanceAdd, operation.RebalanceRemove}
 	describe(p["databases"], "limits the move; left out or empty means all")
-	p["databases"].Items.MinLength = jsonschema.Ptr(1)
+	p["databases"].Items.MinLength = new(1)
 	describe(p["workers"], "how many measurements move at once from one source; 0 leaves it to the free slots")
-	p["workers"].Minimum, p["workers"].Maximum = jsonschema.Ptr(0.0), jsonschema.Ptr(float64(operation.MaxWorkers))
+	p["workers"].Minimum, p["workers"].Maximum = new(0.0), new(float64(operation.MaxWorkers))
 	describe(p["depth"], "how the copy is proven; count unless given")
 	p["depth"].Enum = []any{operation.DepthCount, operation.DepthDigest}
 	removed := p["removed_backends"]
@@ -72,18 +72,18 @@ func rebalanceSchema() (*jsonschema.Schema, error) {
 	// The stored form of the credentials is nothing that a client gives.
 	delete(removed.Items.Properties, "sealed")
 	removed.Items.PropertyOrder = nil
-	removed.Items.Properties["name"].MinLength = jsonschema.Ptr(1)
+	removed.Items.Properties["name"].MinLength = new(1)
 	address := removed.Items.Properties["url"]
 	describe(address, "address without credentials")
 	address.Format, address.Pattern = "uri", "^https?://[^@]+$"
 
 	// Removed backends belong to rm, and rm needs some.
-	s.If = &jsonschema.Schema{Properties: map[string]*jsonschema.Schema{"operation": {Const: jsonschema.Ptr[any](operation.RebalanceRemove)}}}
+	s.If = &jsonschema.Schema{Properties: map[string]*jsonschema.Schema{"operation": {Const: new(any(operation.RebalanceRemove))}}}
 	s.Then = &jsonschema.Schema{
 		Required:   []string{"removed_backends"},
-		Properties: map[string]*jsonschema.Schema{"removed_backends": {MinItems: jsonschema.Ptr(1)}},
+		Properties: map[string]*jsonschema.Schema{"removed_backends": {MinItems: new(1)}},
 	}
-	s.Else = &jsonschema.Schema{Properties: map[string]*jsonschema.Schema{"removed_backends": {MaxItems: jsonschema.Ptr(0)}}}
+	s.Else = &jsonschema.Schema{Properties: map[string]*jsonschema.Schema{"removed_backends": {MaxItems: new(0)}}}
 	return s, nil
 }
 

@@ -58,8 +58,7 @@ func (rm *room) request(c *gin.Context) (operation.Request, error) {
 	}
 	body, err := io.ReadAll(c.Request.Body)
 	if err != nil {
-		var tooBig *http.MaxBytesError
-		if errors.As(err, &tooBig) {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return none, err
 		}
 		return none, &operation.InvalidError{Field: "body", Problem: "broke off", Hint: "send it again"}
