@@ -79,8 +79,7 @@ func (t *transfer) copyGroup(ctx context.Context, group []int, limit time.Durati
 // limitAfter returns how patient to be with single slices after their group has
 // ended with err: when it was refused for long, not much.
 func (t *transfer) limitAfter(err error) time.Duration {
-	var refused *gaveUpError
-	if errors.As(err, &refused) {
+	if _, ok := errors.AsType[*gaveUpError](err); ok {
 		return t.RetryInPlace
 	}
 	return 0
@@ -104,8 +103,7 @@ func aboutSlices(ctx context.Context, err error) bool {
 // problemOf says why a slice was not copied.
 func problemOf(index int, s *operation.Slice, err error) operation.SliceError {
 	p := operation.SliceError{Index: index, Slice: *s, Code: "slice_refused", Detail: err.Error()}
-	var own *operation.Error
-	if errors.As(err, &own) {
+	if own, ok := errors.AsType[*operation.Error](err); ok {
 		p.Code, p.Detail = own.Code, own.Detail
 	}
 	return p

@@ -12,7 +12,7 @@ import (
 	"ringmaster/pkg/operation"
 )
 
-// row is a point of a series with fields a, b, …
+// row is a point of a series with fields a, b and so on.
 type row struct {
 	tags   []lineproto.Tag
 	ns     int64
@@ -28,7 +28,8 @@ func anyRow(t *rapid.T) row {
 	}
 	for range fieldNames {
 		r.values = append(r.values, rapid.SampledFrom([]lineproto.Value{
-			{}, lineproto.FloatValue(0), lineproto.FloatValue(math.Copysign(0, -1)), lineproto.FloatValue(1),
+			{},
+			lineproto.FloatValue(0), lineproto.FloatValue(math.Copysign(0, -1)), lineproto.FloatValue(1),
 			lineproto.IntegerValue(0), lineproto.IntegerValue(1), lineproto.UnsignedValue(0), lineproto.UnsignedValue(1),
 			lineproto.BooleanValue(false), lineproto.BooleanValue(true), lineproto.StringValue(""), lineproto.StringValue("1"),
 		}).Draw(t, "value"))
@@ -71,13 +72,13 @@ func TestEvidenceSeesEveryChange(t *testing.T) {
 		if len(r.tags) != len(was.tags) || len(r.tags) > 0 && r.tags[0] != was.tags[0] {
 			sameSeries = false
 		}
-		any, differ := false, false
+		filled, differ := false, false
 		for i := range r.values {
-			any = any || r.values[i].Kind != lineproto.Null || was.values[i].Kind != lineproto.Null
+			filled = filled || r.values[i].Kind != lineproto.Null || was.values[i].Kind != lineproto.Null
 			sameFields = sameFields && (r.values[i].Kind == lineproto.Null) == (was.values[i].Kind == lineproto.Null)
 			differ = differ || !r.values[i].Equal(was.values[i])
 		}
-		if !any {
+		if !filled {
 			return
 		}
 		require.Equal(t, sameSeries && sameFields, before.Counts == after.Counts, "counts per series and field")
@@ -105,8 +106,12 @@ func TestSeriesAreToldApart(t *testing.T) {
 	var h hasher
 	seen := map[uint64]bool{}
 	for _, tags := range [][]lineproto.Tag{
-		nil, {{Key: "a", Value: "bc"}}, {{Key: "ab", Value: "c"}}, {{Key: "a", Value: "b"}, {Key: "c", Value: "d"}},
-		{{Key: "a", Value: "b\x00c\x00d"}}, {{Key: "a", Value: "bcd"}},
+		nil,
+		{{Key: "a", Value: "bc"}},
+		{{Key: "ab", Value: "c"}},
+		{{Key: "a", Value: "b"}, {Key: "c", Value: "d"}},
+		{{Key: "a", Value: "b\x00c\x00d"}},
+		{{Key: "a", Value: "bcd"}},
 	} {
 		s := h.series(&lineproto.Series{Measurement: "m", Tags: tags})
 		require.False(t, seen[s], "%v", tags)

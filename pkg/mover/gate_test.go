@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -128,9 +129,7 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
 	case f.midError > 0:
 		answer = spoil(answer, f.midError)
 	}
-	for k, v := range res.Header {
-		w.Header()[k] = v
-	}
+	maps.Copy(w.Header(), res.Header)
 	if f.cutAnswer > 0 && f.cutAnswer < len(answer) {
 		w.Header().Del("Content-Length")
 		w.WriteHeader(res.StatusCode)
@@ -156,9 +155,7 @@ func (g *gate) decide(a asked) fault {
 }
 
 func (f *fault) answer(w http.ResponseWriter) {
-	for k, v := range f.header {
-		w.Header()[k] = v
-	}
+	maps.Copy(w.Header(), f.header)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(f.status)
 	_, _ = io.WriteString(w, f.text)

@@ -170,11 +170,10 @@ type transfer struct {
 	destination *end
 	buffers     buffers
 
-	// slices, evidence and problems are the task's, by index; a copy changes
-	// the latter two only group by group.
+	// slices and evidence are the task's, by index; a copy changes the latter
+	// only group by group.
 	slices   []operation.Slice
 	evidence operation.Checkpoint
-	problems []operation.SliceError
 	// whole is set while a slice is copied however large it is.
 	whole bool
 	// read and sent are the bytes since the last checkpoint.

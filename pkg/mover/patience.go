@@ -239,8 +239,7 @@ func (c *call) trouble(ctx context.Context, err error, refusal *influx.Error) tr
 	if refusal.Status == 0 && !c.answers(ctx, server) {
 		return trouble{server, away}
 	}
-	var write *writeError
-	if errors.As(err, &write) {
+	if _, ok := errors.AsType[*writeError](err); ok {
 		return trouble{server, refusesWrites}
 	}
 	return trouble{server, refusesQueries}

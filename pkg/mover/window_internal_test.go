@@ -35,8 +35,11 @@ func TestWindows(t *testing.T) {
 		{
 			name: "a longer group over shorter ones", source: []influx.ShardGroup{group(10, 20), group(0, 70), group(40, 50)},
 			want: []operation.Window{
-				{From: 0, To: 10}, {From: 10, To: 20, Overlap: true}, {From: 20, To: 40},
-				{From: 40, To: 50, Overlap: true}, {From: 50, To: 70},
+				{From: 0, To: 10},
+				{From: 10, To: 20, Overlap: true},
+				{From: 20, To: 40},
+				{From: 40, To: 50, Overlap: true},
+				{From: 50, To: 70},
 			},
 		},
 		{

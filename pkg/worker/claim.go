@@ -23,7 +23,7 @@ type claim struct {
 	lease  *bus.Lease
 	op     operation.Operation
 	// work is the handler's context.
-	work context.Context
+	work context.Context //nolint:containedctx // says why the handler was told to stop
 	// signs counts the signs of life of the handler.
 	signs atomic.Uint64
 	// expired is set when the lease has run out: others may take the task, and
