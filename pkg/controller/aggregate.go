@@ -270,24 +270,24 @@ func (r *rate) at(now time.Time, phase operation.Phase, points int64) float64 {
 }
 
 // newView reads the plan's chunks for the aggregate.
-func (t *turn) newView(ctx context.Context, tasks taskSet) (*aggregate, error) {
+func (t *turn) newView(ctx context.Context) (*aggregate, error) {
 	a, err := newAggregate(t.plan, func(n int) ([]operation.Slice, error) {
 		return t.ledger.Chunk(ctx, t.plan.Chunks[n])
 	})
 	if err != nil {
 		return nil, err
 	}
-	return a.update(tasks), nil
+	return a.update(t.tasks), nil
 }
 
 // tellProgress publishes the progress, at most once a second.
-func (t *turn) tellProgress(ctx context.Context, tasks taskSet) {
+func (t *turn) tellProgress(ctx context.Context) {
 	now := t.options.Now()
 	if now.Sub(t.told) < t.options.Tell {
 		return
 	}
 	t.told = now
-	t.view.update(tasks)
+	t.view.update(t.tasks)
 	waits := t.view.waits
 	if w := t.idleWait(); w != nil {
 		waits = append(waits, *w)

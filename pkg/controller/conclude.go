@@ -11,8 +11,8 @@ import (
 const maxRounds = 2
 
 // conclude moves the operation on when all tasks of a phase have ended.
-func (t *turn) conclude(ctx context.Context, phase operation.Phase, tasks taskSet) error {
-	progress := t.view.update(tasks).progress(t.options.Now())
+func (t *turn) conclude(ctx context.Context, phase operation.Phase) error {
+	progress := t.view.update(t.tasks).progress(t.options.Now())
 	if phase == operation.PhaseCopy {
 		return t.move(ctx, operation.Verifying, func(op *operation.Operation) {
 			op.Progress = progress
@@ -20,7 +20,7 @@ func (t *turn) conclude(ctx context.Context, phase operation.Phase, tasks taskSe
 		})
 	}
 	again := false
-	for _, v := range t.of(operation.PhaseVerify, t.record.Value.Round, tasks) {
+	for _, v := range t.of(operation.PhaseVerify, t.record.Value.Round) {
 		again = again || v.Verdict != nil && len(v.Verdict.Unproven) > 0
 	}
 	if again && t.record.Value.Round < maxRounds {
@@ -30,8 +30,8 @@ func (t *turn) conclude(ctx context.Context, phase operation.Phase, tasks taskSe
 			op.Progress.Phase = operation.PhaseCopy
 		})
 	}
-	verdict := t.verdict(tasks)
-	state, failure := t.outcome(tasks)
+	verdict := t.verdict()
+	state, failure := t.outcome()
 	return t.finish(ctx, state, verdict, func(op *operation.Operation) {
 		op.Progress = progress
 		op.Error = failure
@@ -40,10 +40,10 @@ func (t *turn) conclude(ctx context.Context, phase operation.Phase, tasks taskSe
 
 // verdict joins the verdicts of all tasks. A slice that was copied again counts
 // with its last verdict only.
-func (t *turn) verdict(tasks taskSet) *operation.Verdict {
+func (t *turn) verdict() *operation.Verdict {
 	total := &operation.Verdict{}
 	for round := 1; round <= t.record.Value.Round; round++ {
-		for _, v := range t.of(operation.PhaseVerify, round, tasks) {
+		for _, v := range t.of(operation.PhaseVerify, round) {
 			own := operation.Verdict{}
 			if v.Verdict != nil {
 				own.Extend(v.Verdict)
@@ -51,7 +51,7 @@ func (t *turn) verdict(tasks taskSet) *operation.Verdict {
 			if round < t.record.Value.Round {
 				own = own.WithoutUnproven()
 			}
-			of := tasks[v.Of].Value
+			of := t.tasks[v.Of].Value
 			own.AddUnjudged(v, &of)
 			total.Add(&own)
 		}
@@ -61,14 +61,14 @@ func (t *turn) verdict(tasks taskSet) *operation.Verdict {
 
 // outcome decides how the operation ends: by the set of its tasks, each of which
 // has either done all of its work or names what it has not.
-func (t *turn) outcome(tasks taskSet) (operation.State, *operation.Error) {
+func (t *turn) outcome() (operation.State, *operation.Error) {
 	op := &t.record.Value
 	failed := 0
 	var first *operation.Error
 	for round := 1; round <= op.Round; round++ {
 		for _, phase := range []operation.Phase{operation.PhaseCopy, operation.PhaseVerify} {
-			for _, task := range t.of(phase, round, tasks) {
-				e := shortcoming(task, tasks)
+			for _, task := range t.of(phase, round) {
+				e := shortcoming(task, t.tasks)
 				if e == nil {
 					continue
 				}
@@ -82,7 +82,7 @@ func (t *turn) outcome(tasks taskSet) (operation.State, *operation.Error) {
 		}
 	}
 	unproven := 0
-	for _, v := range t.of(operation.PhaseVerify, op.Round, tasks) {
+	for _, v := range t.of(operation.PhaseVerify, op.Round) {
 		if v.Verdict != nil {
 			unproven += len(v.Verdict.Unproven)
 		}
@@ -93,7 +93,7 @@ func (t *turn) outcome(tasks taskSet) (operation.State, *operation.Error) {
 	case first == nil:
 		first = &operation.Error{Code: "unequal", Detail: fmt.Sprintf("%d slices are not equal at their owners although they were copied twice; the report names them", unproven)}
 	}
-	if t.nothingProven(tasks) {
+	if t.nothingProven() {
 		return operation.Failed, first
 	}
 	return operation.PartiallyFailed, first
@@ -145,7 +145,7 @@ func sliceState(c operation.Checkpoint, i int) operation.SliceState {
 }
 
 // nothingProven reports whether not one slice has been proven.
-func (t *turn) nothingProven(tasks taskSet) bool {
-	v := t.verdict(tasks)
+func (t *turn) nothingProven() bool {
+	v := t.verdict()
 	return v.Slices.Equal == 0 && v.Slices.Unequal == v.Slices.Total && v.Different == 0
 }

@@ -21,7 +21,9 @@ type turn struct {
 
 	record ledger.Versioned[operation.Operation]
 	plan   *operation.Plan
-	view   *aggregate
+	// view is made of tasks, as they were last read or watched.
+	view  *aggregate
+	tasks taskSet
 	// wanted are the tasks that the phase begins with, by id; others come to be
 	// only as children of these.
 	wanted map[string]*operation.Task
@@ -128,7 +130,7 @@ func (t *turn) fail(ctx context.Context, code, detail string) error {
 	return t.move(ctx, operation.Failed, func(op *operation.Operation) {
 		op.Error = &operation.Error{Code: code, Detail: operation.Clip(detail)}
 		if t.view != nil {
-			op.Progress = t.view.progress(t.options.Now())
+			op.Progress = t.view.update(t.tasks).progress(t.options.Now())
 		}
 	})
 }

@@ -38,11 +38,15 @@ func (t *turn) runTasks(ctx context.Context, phase operation.Phase) error {
 			return err
 		}
 	}
-	tasks, err := t.readTasks(ctx)
-	if err != nil {
+	if t.tasks, err = t.readTasks(ctx); err != nil {
 		return err
 	}
-	if err := t.createTasks(ctx, phase, tasks); err != nil {
+	if phase != operation.PhaseCopy || t.record.Value.Round > 1 {
+		if err := t.checkCopied(ctx); err != nil {
+			return err
+		}
+	}
+	if err := t.createTasks(ctx, phase); err != nil {
 		return err
 	}
 	watching, cancel := context.WithCancel(ctx)
@@ -51,7 +55,7 @@ func (t *turn) runTasks(ctx context.Context, phase operation.Phase) error {
 	if err != nil {
 		return err
 	}
-	if t.view, err = t.newView(ctx, tasks); err != nil {
+	if t.view, err = t.newView(ctx); err != nil {
 		return err
 	}
 	return t.watchOver(ctx, phase, changes)
@@ -68,6 +72,47 @@ func (t *turn) readTasks(ctx context.Context) (taskSet, error) {
 	return all, err
 }
 
+// checkCopied makes sure that every task of the plan, and every one that has come
+// of it, is still there: what is to be verified follows from them.
+func (t *turn) checkCopied(ctx context.Context) error {
+	var ids []string
+	for i := range t.plan.Tasks {
+		ids = append(ids, copyTaskID(i))
+	}
+	for id := range t.tasks {
+		if task := t.tasks[id].Value; counts(&task, t.tasks) {
+			ids = append(ids, task.Children...)
+		}
+	}
+	for _, id := range ids {
+		if _, ok := t.tasks[id]; ok {
+			continue
+		}
+		if err := t.fetch(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fetch reads a task that a list does not have: it may miss what was written
+// while it was read.
+func (t *turn) fetch(ctx context.Context, id string) error {
+	v, err := t.ledger.Task(ctx, t.record.Value.ID, id)
+	if errors.Is(err, ledger.ErrNoTask) {
+		return errTaskLost(id)
+	}
+	if err == nil {
+		t.tasks[id] = v
+	}
+	return err
+}
+
+// errTaskLost ends an operation of whose tasks one is gone for good.
+func errTaskLost(id string) error {
+	return &operation.Error{Code: "task_lost", TaskID: id, Detail: fmt.Sprintf("the record of task %s is gone; start the operation again: what is copied stays copied", id)}
+}
+
 // readShare bounds the part of the time that is spent on reading all tasks: of a
 // large operation they are many megabytes, and a watch tells of most changes.
 const readShare = 20
@@ -76,30 +121,28 @@ const readShare = 20
 func (t *turn) watchOver(ctx context.Context, phase operation.Phase, changes <-chan bus.Entry) error {
 	poll := time.NewTicker(t.options.Poll)
 	defer poll.Stop()
-	var tasks taskSet
 	var nextRead time.Time
 	sweep, look := true, true
 	for {
 		if now := t.options.Now(); sweep && !now.Before(nextRead) {
-			read, err := t.readWhole(ctx)
-			if err != nil {
+			if err := t.readWhole(ctx); err != nil {
 				return err
 			}
-			tasks, look = read, true
+			look = true
 			nextRead = t.options.Now().Add(readShare * t.options.Now().Sub(now))
 		}
-		if look && t.allEnded(tasks) {
-			return t.conclude(ctx, phase, tasks)
+		if look && t.allEnded() {
+			return t.conclude(ctx, phase)
 		}
 		if sweep || look && t.heldBack {
 			if err := t.check(ctx); err != nil {
 				return err
 			}
-			if err := t.publish(ctx, tasks); err != nil {
+			if err := t.publish(ctx); err != nil {
 				return err
 			}
 		}
-		t.tellProgress(ctx, tasks)
+		t.tellProgress(ctx)
 		sweep, look = false, false
 		select {
 		case <-ctx.Done():
@@ -109,7 +152,7 @@ func (t *turn) watchOver(ctx context.Context, phase operation.Phase, changes <-c
 				changes = nil
 				continue
 			}
-			look = applyChange(tasks, e)
+			look = applyChange(t.tasks, e)
 		case <-poll.C:
 			sweep = true
 		}
@@ -118,41 +161,38 @@ func (t *turn) watchOver(ctx context.Context, phase operation.Phase, changes <-c
 
 // readWhole reads all tasks and makes sure that none is missing of those that the
 // phase began with and those that have taken slices over.
-func (t *turn) readWhole(ctx context.Context) (taskSet, error) {
+func (t *turn) readWhole(ctx context.Context) error {
 	tasks, err := t.readTasks(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for _, id := range t.missing(tasks) {
-		// A list may miss what was written while it was read.
-		v, err := t.ledger.Task(ctx, t.record.Value.ID, id)
-		if errors.Is(err, ledger.ErrNoTask) && t.wanted[id] != nil {
-			if err = t.ledger.CreateTask(ctx, *t.wanted[id]); err == nil {
-				v, err = t.ledger.Task(ctx, t.record.Value.ID, id)
+	t.tasks = tasks
+	for _, id := range t.missing() {
+		err := t.fetch(ctx, id)
+		if planned := t.wanted[id]; err != nil && planned != nil {
+			// It follows from the plan; unless it is there, it is made again.
+			if err = t.ledger.CreateTask(ctx, *planned); err == nil {
+				err = t.fetch(ctx, id)
 			}
 		}
-		if errors.Is(err, ledger.ErrNoTask) {
-			return nil, &operation.Error{Code: "task_lost", TaskID: id, Detail: fmt.Sprintf("the record of task %s is gone, and with it which slices it had; start the operation again: what is copied stays copied", id)}
-		}
 		if err != nil {
-			return nil, err
+			return err
 		}
-		tasks[id] = v
 	}
-	return tasks, nil
+	return nil
 }
 
 // missing returns the ids of the tasks that should be there and are not.
-func (t *turn) missing(tasks taskSet) []string {
+func (t *turn) missing() []string {
 	var ids []string
 	for id := range t.wanted {
-		if _, ok := tasks[id]; !ok {
+		if _, ok := t.tasks[id]; !ok {
 			ids = append(ids, id)
 		}
 	}
-	for _, task := range t.current(tasks) {
+	for _, task := range t.current() {
 		for _, child := range task.Children {
-			if _, ok := tasks[child]; !ok {
+			if _, ok := t.tasks[child]; !ok {
 				ids = append(ids, child)
 			}
 		}
@@ -213,9 +253,9 @@ func begets(parent *operation.Task, id string) bool {
 
 // allEnded reports whether every task that the phase began with has ended, and
 // every child that any of them names.
-func (t *turn) allEnded(tasks taskSet) bool {
+func (t *turn) allEnded() bool {
 	for id := range t.wanted {
-		if !treeEnded(id, tasks) {
+		if !treeEnded(id, t.tasks) {
 			return false
 		}
 	}
@@ -237,11 +277,11 @@ func treeEnded(id string, tasks taskSet) bool {
 
 // current returns the tasks that the phase began with and all that have come of
 // them, in the order of their ids.
-func (t *turn) current(tasks taskSet) []*operation.Task {
+func (t *turn) current() []*operation.Task {
 	var out []*operation.Task
 	var add func(id string)
 	add = func(id string) {
-		v, ok := tasks[id]
+		v, ok := t.tasks[id]
 		if !ok {
 			return
 		}
@@ -261,11 +301,11 @@ func (t *turn) current(tasks taskSet) []*operation.Task {
 
 // of returns the tasks of a phase and round that belong to the operation, in the
 // order of their ids.
-func (t *turn) of(phase operation.Phase, round int, tasks taskSet) []*operation.Task {
+func (t *turn) of(phase operation.Phase, round int) []*operation.Task {
 	var out []*operation.Task
-	for id := range tasks {
-		task := tasks[id].Value
-		if task.Phase == phase && task.Round == round && counts(&task, tasks) {
+	for id := range t.tasks {
+		task := t.tasks[id].Value
+		if task.Phase == phase && task.Round == round && counts(&task, t.tasks) {
 			out = append(out, &task)
 		}
 	}
@@ -281,8 +321,8 @@ func sortByID(tasks []*operation.Task) {
 const createAtOnce = 16
 
 // createTasks makes the task records of the phase that are not there yet.
-func (t *turn) createTasks(ctx context.Context, phase operation.Phase, tasks taskSet) error {
-	wanted, err := t.wantedTasks(ctx, phase, tasks)
+func (t *turn) createTasks(ctx context.Context, phase operation.Phase) error {
+	wanted, err := t.wantedTasks(ctx, phase)
 	if err != nil {
 		return err
 	}
@@ -292,7 +332,7 @@ func (t *turn) createTasks(ctx context.Context, phase operation.Phase, tasks tas
 	for i := range wanted {
 		task := &wanted[i]
 		t.wanted[task.ID] = task
-		if _, ok := tasks[task.ID]; ok {
+		if _, ok := t.tasks[task.ID]; ok {
 			continue
 		}
 		creating.Go(func() error { return t.ledger.CreateTask(ctx, *task) })
@@ -300,7 +340,7 @@ func (t *turn) createTasks(ctx context.Context, phase operation.Phase, tasks tas
 	return creating.Wait()
 }
 
-func (t *turn) wantedTasks(ctx context.Context, phase operation.Phase, tasks taskSet) ([]operation.Task, error) {
+func (t *turn) wantedTasks(ctx context.Context, phase operation.Phase) ([]operation.Task, error) {
 	op := &t.record.Value
 	now := t.options.Now().UTC()
 	base := operation.Task{
@@ -320,18 +360,18 @@ func (t *turn) wantedTasks(ctx context.Context, phase operation.Phase, tasks tas
 		}
 	case phase == operation.PhaseCopy:
 		// Once more, for the slices of the first round that were not proven.
-		for _, v := range t.of(operation.PhaseVerify, op.Round-1, tasks) {
+		for _, v := range t.of(operation.PhaseVerify, op.Round-1) {
 			if v.Verdict == nil || len(v.Verdict.Unproven) == 0 {
 				continue
 			}
-			task, err := t.recopy(ctx, base, v, tasks)
+			task, err := t.recopy(ctx, base, v)
 			if err != nil {
 				return nil, err
 			}
 			wanted = append(wanted, task)
 		}
 	default:
-		for _, of := range t.of(operation.PhaseCopy, op.Round, tasks) {
+		for _, of := range t.of(operation.PhaseCopy, op.Round) {
 			task := base
 			task.ID = verifyTaskID(op.Round, of.ID)
 			task.Of, task.Estimated = of.ID, of.Estimated
@@ -344,8 +384,8 @@ func (t *turn) wantedTasks(ctx context.Context, phase operation.Phase, tasks tas
 
 // recopy is the task that copies once more what a verification has not proven,
 // in the same wave: whose value wins does not change with the round.
-func (t *turn) recopy(ctx context.Context, task operation.Task, v *operation.Task, tasks taskSet) (operation.Task, error) {
-	of := tasks[v.Of].Value
+func (t *turn) recopy(ctx context.Context, task operation.Task, v *operation.Task) (operation.Task, error) {
+	of := t.tasks[v.Of].Value
 	all, err := t.ledger.Slices(ctx, &t.record.Value, &of)
 	if err != nil {
 		return task, err

@@ -18,7 +18,7 @@ const maxNudged = 256
 // lost is published again after a while; one that lies in the queue already
 // stays the only one. Tasks of a later wave wait for the earlier ones, and a
 // limit on workers bounds the tasks of one source.
-func (t *turn) publish(ctx context.Context, tasks taskSet) error {
+func (t *turn) publish(ctx context.Context) error {
 	p, err := operation.ParseRebalance(t.record.Value.Parameters)
 	if err != nil {
 		return err
@@ -27,7 +27,7 @@ func (t *turn) publish(ctx context.Context, tasks taskSet) error {
 	if err != nil {
 		return err
 	}
-	current := t.current(tasks)
+	current := t.current()
 	wave, busy, running, waiting := -1, map[string]int{}, 0, 0
 	for _, task := range current {
 		if task.State.Ended() {

@@ -1,11 +1,14 @@
 package controller
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"time"
 
 	"ringmaster/pkg/ledger"
@@ -33,8 +36,10 @@ const (
 	// submitTimeout bounds a submission. It is below the age at which a record
 	// counts as one that nobody will accept any more; see Options.Orphan.
 	submitTimeout = 45 * time.Second
-	// submitTurns bounds how often equal submissions get into each other's way.
-	submitTurns = 8
+	// submitPause is about how long equal submissions wait for each other, and
+	// submitTurns how often, before one takes the other for dead.
+	submitPause = 50 * time.Millisecond
+	submitTurns = 20
 )
 
 // errAgain: another process is submitting the same request at this moment.
@@ -47,31 +52,35 @@ var errAgain = errors.New("the same request is being submitted by another proces
 //
 // Refusals are *operation.InvalidError, *operation.NotImplementedError,
 // *operation.ScopeHeldError and operation.ErrKeyReused.
-func (s *Intake) Submit(ctx context.Context, r operation.Request) (operation.Operation, bool, error) {
+func (s *Intake) Submit(ctx context.Context, r operation.Request) (accepted operation.Operation, created bool, err error) {
 	op, err := s.prepare(r)
 	if err != nil {
 		return operation.Operation{}, false, err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), submitTimeout)
 	defer cancel()
-	for range submitTurns {
-		var accepted operation.Operation
-		var created bool
-		if r.IdempotencyKey == "" {
-			accepted, err = s.begin(ctx, r, op, nil)
-			created = true
-		} else {
-			accepted, created, err = s.submitOnce(ctx, r, op)
-		}
+	if r.IdempotencyKey == "" {
+		accepted, err = s.begin(ctx, r, op, nil)
+		return accepted, err == nil, err
+	}
+	for turn := 0; ; turn++ {
+		accepted, created, err = s.submitOnce(ctx, r, op, turn < submitTurns)
 		if !errors.Is(err, errAgain) {
 			return accepted, created && err == nil, err
 		}
+		pause := time.NewTimer(submitPause/2 + rand.N(submitPause))
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return operation.Operation{}, false, err
+		case <-pause.C:
+		}
 	}
-	return operation.Operation{}, false, err
 }
 
-// submitOnce submits a request that has an idempotency key.
-func (s *Intake) submitOnce(ctx context.Context, r operation.Request, op operation.Operation) (operation.Operation, bool, error) {
+// submitOnce submits a request that has an idempotency key. patient says that
+// another submission of it may still be under way.
+func (s *Intake) submitOnce(ctx context.Context, r operation.Request, op operation.Operation, patient bool) (operation.Operation, bool, error) {
 	digest, err := digest(r)
 	if err != nil {
 		return operation.Operation{}, false, err
@@ -94,10 +103,10 @@ func (s *Intake) submitOnce(ctx context.Context, r operation.Request, op operati
 	if err != nil {
 		return operation.Operation{}, false, fmt.Errorf("opening the digest of the request that used the key first: %w", err)
 	}
-	if string(first) != string(digest) {
+	if !bytes.Equal(first, digest) {
 		return operation.Operation{}, false, operation.ErrKeyReused
 	}
-	accepted, created, err := s.again(ctx, r, op, &held)
+	accepted, created, err := s.again(ctx, r, op, &held, patient)
 	if err == nil {
 		// The first submission may have been refused and have given the key back.
 		// The operation is accepted with it or without it.
@@ -108,25 +117,46 @@ func (s *Intake) submitOnce(ctx context.Context, r operation.Request, op operati
 
 // again answers a repeated request with the operation of the first. A first one
 // that died before it was accepted is finished under its id.
-func (s *Intake) again(ctx context.Context, r operation.Request, op operation.Operation, held *ledger.Claim) (operation.Operation, bool, error) {
+func (s *Intake) again(ctx context.Context, r operation.Request, op operation.Operation, held *ledger.Claim, patient bool) (operation.Operation, bool, error) {
 	known, err := s.Ledger.Operation(ctx, held.OperationID)
+	absent := errors.Is(err, operation.ErrNotFound)
+	if err != nil && !absent {
+		return operation.Operation{}, false, err
+	}
+	if !absent {
+		if known.Value.State != operation.Queued {
+			return known.Value, false, nil
+		}
+		// A record alone is not accepted yet. The command is looked for after the
+		// record has been read; see confirm.
+		accepted, err := s.accepted(ctx, known.Value.ID)
+		if err != nil || accepted {
+			return known.Value, false, err
+		}
+	}
 	switch {
-	case errors.Is(err, operation.ErrNotFound):
+	case patient:
+		return operation.Operation{}, false, errAgain
+	case absent:
 		op.ID = held.OperationID
 		op, err := s.begin(ctx, r, op, held)
 		return op, true, err
-	case err != nil:
-		return operation.Operation{}, false, err
-	case known.Value.State != operation.Queued:
-		return known.Value, false, nil
 	}
-	// A record alone is not accepted yet. Written anew, it cannot be taken back
-	// any more by a first submission that is just being refused.
+	// Written anew, it cannot be taken back any more by whoever wrote it before.
 	if known, err = s.Ledger.UpdateOperation(ctx, known, known.Value); err != nil {
 		return operation.Operation{}, false, orAgain(err)
 	}
-	accepted, err := s.accept(ctx, r, known, held)
-	return accepted, false, err
+	if err := s.take(ctx, r, known, held); err != nil {
+		return operation.Operation{}, false, err
+	}
+	confirmed, err := s.confirm(ctx, r, known, held)
+	return confirmed, false, err
+}
+
+// accepted reports whether an operation's command lies in the command stream.
+func (s *Intake) accepted(ctx context.Context, id string) (bool, error) {
+	open, err := s.Ledger.OpenOperations(ctx)
+	return slices.Contains(open, id), err
 }
 
 // begin makes the operation's record and has it accepted.
@@ -138,11 +168,11 @@ func (s *Intake) begin(ctx context.Context, r operation.Request, op operation.Op
 	if err != nil {
 		return operation.Operation{}, orAgain(err)
 	}
-	accepted, err := s.accept(ctx, r, record, key)
-	if err == nil {
-		s.Ledger.Announce(ctx, record, "")
+	if err := s.take(ctx, r, record, key); err != nil {
+		return operation.Operation{}, err
 	}
-	return accepted, err
+	s.Ledger.Announce(ctx, record, "")
+	return s.confirm(ctx, r, record, key)
 }
 
 // orAgain turns the refusal of a compare-and-set into errAgain: only who submits
@@ -154,55 +184,94 @@ func orAgain(err error) error {
 	return err
 }
 
-// accept takes the operation's scopes and places its command.
-func (s *Intake) accept(ctx context.Context, r operation.Request, record ledger.Versioned[operation.Operation], key *ledger.Claim) (operation.Operation, error) {
+// take takes the operation's scopes and places its command, or takes back what
+// was written of it, in the reverse order, and returns why. What cannot be
+// removed now is taken up or swept later.
+func (s *Intake) take(ctx context.Context, r operation.Request, record ledger.Versioned[operation.Operation], key *ledger.Claim) error {
 	op := record.Value
-	if err := s.Ledger.Accept(ctx, &op); err != nil {
-		if err := s.takeBack(ctx, r, record, key, err); err != nil {
-			return operation.Operation{}, err
-		}
-	}
-	now, err := s.Ledger.Operation(ctx, op.ID)
-	if err != nil {
-		return operation.Operation{}, fmt.Errorf("operation %s was accepted, but: %w", op.ID, err)
-	}
-	if e := now.Value.Error; now.Value.State == operation.Cancelled && e != nil && e.Code == codeNeverAccepted {
-		// This process was stopped for so long that the record was given up.
-		return operation.Operation{}, errors.Join(e, s.Ledger.Close(ctx, op.ID))
-	}
-	err = s.Ledger.Audit(ctx, operation.AuditEntry{
-		At: op.CreatedAt, OperationID: op.ID, Action: "submit",
-		Who: op.RequestedBy, Origin: r.Origin, Reason: op.Reason,
-	})
-	if err != nil {
-		return operation.Operation{}, fmt.Errorf("operation %s was accepted, but: %w", op.ID, err)
-	}
-	return now.Value, nil
-}
-
-// takeBack removes what was written of an operation that was not accepted, in
-// the reverse order, and returns why it was not. It returns nil when it was after
-// all: the answer was lost, not the request. What cannot be removed now is taken
-// up or swept later.
-func (s *Intake) takeBack(ctx context.Context, r operation.Request, record ledger.Versioned[operation.Operation], key *ledger.Claim, refusal error) error {
-	err := s.Ledger.RemoveOperation(ctx, record)
-	switch {
-	case errors.Is(err, ledger.ErrConflict) && key != nil:
-		return errAgain
-	case errors.Is(err, ledger.ErrConflict):
+	refusal := s.Ledger.Accept(ctx, &op)
+	if refusal == nil {
 		return nil
-	case err != nil:
-		return errors.Join(refusal, err)
-	}
-	if key != nil {
-		err = s.Ledger.ReleaseKey(ctx, r.IdempotencyKey, *key)
 	}
 	var held *operation.ScopeHeldError
 	if !errors.As(refusal, &held) {
-		// Nobody can tell whether the scopes were taken.
-		return errors.Join(refusal, err, s.Ledger.Close(ctx, record.Value.ID))
+		// Perhaps only the answer was lost.
+		accepted, err := s.accepted(ctx, op.ID)
+		if accepted {
+			return nil
+		}
+		if err != nil {
+			return errors.Join(refusal, err)
+		}
 	}
-	return refusal
+	err := s.Ledger.RemoveOperation(ctx, record)
+	switch {
+	case errors.Is(err, ledger.ErrConflict) && key != nil:
+		return orAgain(err)
+	case err == nil && key != nil:
+		err = s.Ledger.ReleaseKey(ctx, r.IdempotencyKey, *key)
+	}
+	if held != nil {
+		return refusal
+	}
+	return errors.Join(refusal, err)
+}
+
+// confirm makes sure that an operation whose scopes are taken has its record, and
+// writes the audit trail.
+func (s *Intake) confirm(ctx context.Context, r operation.Request, record ledger.Versioned[operation.Operation], key *ledger.Claim) (operation.Operation, error) {
+	id := record.Value.ID
+	var err error
+	if key == nil {
+		record, err = s.Ledger.Operation(ctx, id)
+	} else {
+		record, err = s.rewrite(ctx, r.IdempotencyKey, *key, record)
+	}
+	switch e := record.Value.Error; {
+	case err != nil:
+		return operation.Operation{}, fmt.Errorf("operation %s was accepted, but: %w", id, err)
+	case record.Value.State == operation.Cancelled && e != nil && e.Code == codeNeverAccepted:
+		// This process was stopped for so long that the record was given up.
+		return operation.Operation{}, errors.Join(e, s.Ledger.Close(ctx, id))
+	}
+	err = s.Ledger.Audit(ctx, operation.AuditEntry{
+		At: record.Value.CreatedAt, OperationID: id, Action: "submit",
+		Who: record.Value.RequestedBy, Origin: r.Origin, Reason: record.Value.Reason,
+	})
+	if err != nil {
+		return operation.Operation{}, fmt.Errorf("operation %s was accepted, but: %w", id, err)
+	}
+	return record.Value, nil
+}
+
+// rewrite stores the record of an accepted operation once more. Of several
+// submissions of one request, one may be accepted while another was refused a
+// moment before and is about to take the record back, by the revision that it
+// knows; if it has done so already, the record is made again.
+func (s *Intake) rewrite(ctx context.Context, name string, key ledger.Claim, record ledger.Versioned[operation.Operation]) (ledger.Versioned[operation.Operation], error) {
+	for {
+		next, err := s.Ledger.UpdateOperation(ctx, record, record.Value)
+		if !errors.Is(err, ledger.ErrConflict) {
+			return next, err
+		}
+		now, err := s.Ledger.Operation(ctx, record.Value.ID)
+		switch {
+		case errors.Is(err, operation.ErrNotFound):
+			now, err = s.Ledger.CreateOperation(ctx, record.Value)
+			if errors.Is(err, ledger.ErrConflict) {
+				continue
+			}
+			if err == nil {
+				_, _, err = s.Ledger.ClaimKey(ctx, name, key)
+			}
+			return now, err
+		case err != nil:
+			return record, err
+		case now.Value.State != operation.Queued:
+			return now, nil // it has been taken up
+		}
+		record = now
+	}
 }
 
 // prepare checks the request and makes the record of it.

@@ -1,0 +1,249 @@
+package controller_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"ringmaster/pkg/bus"
+	"ringmaster/pkg/bus/bustest"
+	"ringmaster/pkg/controller"
+	"ringmaster/pkg/ledger"
+	"ringmaster/pkg/mover"
+	"ringmaster/pkg/operation"
+)
+
+// dice returns the source of random moments; TAKEOVER_SEED repeats a run, as far
+// as the machine allows.
+func dice(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("TAKEOVER_SEED"); text != "" {
+		var err error
+		seed, err = strconv.ParseUint(text, 10, 64)
+		require.NoError(t, err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("TAKEOVER_SEED=%d", seed)
+		}
+	})
+	return rand.New(rand.NewPCG(seed, 1))
+}
+
+// mixed is a plan with everything in it that an operation which succeeds can
+// have; expect is what its end must be, whatever happened on the way.
+func mixed() []work {
+	return []work{
+		{0, 1, 0, []string{"a", "b", "unequal-once-1"}},
+		{1, 2, 0, []string{"large-c", "d"}},
+		{2, 0, 0, []string{"e", "large-unequal-once-2"}},
+		{0, 2, 1, []string{"f", "g"}},
+		{1, 0, 1, []string{"unequal-once-3"}},
+	}
+}
+
+func (r *rig) expectMixed(id string) {
+	r.t.Helper()
+	end := r.finish(id, operation.Succeeded)
+	report := r.report(&end)
+	require.True(r.t, report.Equal, "%+v", report)
+	require.Equal(r.t, 12, report.Slices.Total)
+	require.Equal(r.t, int64(10*pointsPerSlice), report.Points.Source)
+	require.Empty(r.t, report.Problems)
+	p := end.Progress
+	require.Equal(r.t, int64(10*pointsPerSlice), p.Points.Copied, "nothing is counted twice")
+	require.Equal(r.t, int64(10*pointsPerSlice), p.Points.Verified)
+	require.Equal(r.t, p.Tasks.Total, p.Tasks.Done, "%+v", p.Tasks)
+	require.Equal(r.t, operation.Done{Total: 10, Done: 10}, p.Measurements)
+	require.Equal(r.t, 2, end.Round)
+	open, err := r.ledger.OpenOperations(context.Background())
+	require.NoError(r.t, err)
+	require.NotContains(r.t, open, id)
+	for task, v := range r.tasks(id) {
+		if v.Parent == "" {
+			require.Equal(r.t, operation.TaskDone, v.State, task)
+		}
+	}
+	// A nudge that was published as the operation ended is taken by a worker.
+	r.awaitQueue(0)
+}
+
+// Controllers die at random moments: cut off in the middle of whatever they do,
+// or as a process that is killed, whose lease has to run out. Whoever goes on, the
+// operation ends as if nothing had happened.
+func TestTakeoverAtRandomMoments(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, ttl, mixed()...)
+	random := dice(t)
+	// What is planned and prepared takes a moment, so that it is cut as well.
+	r.planner.planning = func(int, mover.PlanJob) error { return rest(20 * time.Millisecond) }
+	r.planner.preparing = func(int, mover.Waiter) error { return rest(20 * time.Millisecond) }
+	r.carrier.before = func(context.Context, operation.Task, *operation.Slice) error { return rest(5 * time.Millisecond) }
+	for round := range 4 {
+		workers := []*running{r.work(2), r.work(1)}
+		op := r.submit(add)
+		for range 12 {
+			alive := time.Duration(random.Int64N(int64(120 * time.Millisecond)))
+			if random.IntN(4) == 0 {
+				r.killed(alive)
+			} else {
+				c := r.control()
+				_ = rest(alive)
+				c.stop()
+			}
+			if random.IntN(3) == 0 { // a worker leaves, another one comes
+				workers[0].stop()
+				workers = append(workers[1:], r.work(1+random.IntN(2)))
+			}
+			if r.read(op.ID).State.Terminal() {
+				break
+			}
+		}
+		last := r.control()
+		r.expectMixed(op.ID)
+		last.stop()
+		for _, w := range workers {
+			w.stop()
+		}
+		t.Logf("round %d: planned %d times, prepared %d times", round, r.planner.plans, r.planner.prepared)
+	}
+}
+
+// rest waits; a test of random moments has to let time pass.
+func rest(d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	<-timer.C
+	return nil
+}
+
+// killed runs a controller that loses its connection before it can give anything
+// back, like a process that is killed.
+func (r *rig) killed(after time.Duration) {
+	r.t.Helper()
+	b, err := bus.Connect(r.t.Context(), bus.Options{URL: r.server.URL(), Token: r.server.Token(), Timeout: time.Second})
+	require.NoError(r.t, err)
+	l, q, leases := parts(r.t, b, r.log)
+	c := r.controlOn(l, q, leases)
+	_ = rest(after)
+	b.Close()
+	c.stop()
+}
+
+// Two controllers drive one operation at once, because its lease is taken from
+// them again and again: fan-out, conclusion and end are right all the same.
+func TestTwoDriversOfOneOperation(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, ttl, mixed()...)
+	r.planner.planning = func(int, mover.PlanJob) error { return rest(30 * time.Millisecond) }
+	r.carrier.before = func(context.Context, operation.Task, *operation.Slice) error { return rest(5 * time.Millisecond) }
+	for range 3 {
+		r.control(func(o *controller.Options) { o.Poll = 20 * time.Millisecond })
+	}
+	r.work(2)
+	for range 3 {
+		op := r.submit(add)
+		stop := make(chan struct{})
+		var thief sync.WaitGroup
+		thief.Go(func() {
+			bucket := r.leases.Bucket()
+			steal := time.NewTicker(15 * time.Millisecond)
+			defer steal.Stop()
+			for {
+				select {
+				case <-stop:
+					return
+				case <-steal.C:
+				}
+				if e, err := bucket.Get(context.Background(), ledger.OperationLease(op.ID)); err == nil {
+					_ = bucket.Delete(context.Background(), e.Key, e.Revision) // it may be gone by now
+				}
+			}
+		})
+		r.expectMixed(op.ID)
+		close(stop)
+		thief.Wait()
+	}
+}
+
+// NATS goes away and comes back while an operation runs.
+func TestNATSComesBack(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	r := &rig{t: t, planner: &planner{tasks: mixed()}, carrier: newCarrier(), log: newRigLog(t)}
+	server := startNATS(t, dir)
+	r.bus = bustest.Connect(t, bus.Options{URL: server.URL(), Token: server.Token()})
+	bustest.Apply(t, r.bus, bus.WithLeaseTTL(ttl))
+	r.open()
+	pace := make(chan struct{}, 1000)
+	r.carrier.before = func(ctx context.Context, _ operation.Task, _ *operation.Slice) error {
+		select {
+		case <-pace:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	r.control()
+	r.work(2)
+	op := r.submit(add)
+	for range 3 {
+		for range 6 {
+			pace <- struct{}{}
+		}
+		require.Eventually(t, func() bool { return len(pace) == 0 || r.read(op.ID).State.Terminal() }, patience, tick)
+		require.NoError(t, server.Close(context.Background()))
+		server = startNATS(t, dir)
+	}
+	for range cap(pace) / 2 {
+		pace <- struct{}{}
+	}
+	r.expectMixed(op.ID)
+	require.NoError(t, server.Close(context.Background()))
+}
+
+func startNATS(t *testing.T, dir string) *bus.Server {
+	t.Helper()
+	s, err := bus.StartServer(t.Context(), bus.ServerOptions{Dir: dir})
+	require.NoError(t, err)
+	return s
+}
+
+// Many operations at once, on circles of their own, with several controllers.
+func TestManyOperationsAtOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, ttl, work{0, 1, 0, named("a", 2)}, work{1, 2, 0, []string{"large-b"}})
+	r.control()
+	r.control()
+	r.work(3)
+	var ids []string
+	for i := range 12 {
+		q := request(add)
+		q.DryRun = i%4 != 0
+		op, _, err := r.intake.Submit(t.Context(), q)
+		if !q.DryRun && len(ids) > 0 {
+			var held *operation.ScopeHeldError
+			if err != nil {
+				require.ErrorAs(t, err, &held, fmt.Sprint(i))
+				continue
+			}
+		}
+		require.NoError(t, err)
+		ids = append(ids, op.ID)
+	}
+	for _, id := range ids {
+		want := operation.Succeeded
+		if r.read(id).DryRun {
+			want = operation.Planned
+		}
+		r.finish(id, want)
+	}
+}
