@@ -204,7 +204,7 @@ func TestInfluxProxyFault2OneMeasurementIsReadWholeByOneReader(t *testing.T) {
 			require.LessOrEqual(t, task.Points.Copied, int64(points)/2, "no task has most of it")
 		}
 	}
-	require.GreaterOrEqual(t, len(copies), 6, "one measurement is many tasks")
+	require.GreaterOrEqual(t, len(copies), max(3, points/330_000), "one measurement is many tasks")
 	require.Len(t, holders, len(workers), "of all workers")
 	atOnce := 0
 	for i := range copies {

@@ -20,8 +20,33 @@ const (
 	shutdownTimeout   = 10 * time.Second
 )
 
-// listen serves HTTP until ctx ends, and then finishes the requests under way.
-func (s *system) listen(ctx context.Context, ready func(address string)) error {
+// readyEvery is how often a starting process asks itself whether it is ready.
+const readyEvery = 10 * time.Millisecond
+
+// announce calls ready when requests are served and the operations have been
+// read, so that whoever waits for it is not told to come back.
+func (s *system) announce(ctx context.Context, listening <-chan string, ready func(address string)) {
+	var address string
+	select {
+	case address = <-listening:
+	case <-ctx.Done():
+		return
+	}
+	ticker := time.NewTicker(readyEvery)
+	defer ticker.Stop()
+	for s.projection.Ready() != nil {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+	ready(address)
+}
+
+// listen serves HTTP until ctx ends, and then finishes the requests under way. It
+// sends its address, for which listening must have room, when it does.
+func (s *system) listen(ctx context.Context, listening chan<- string) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.options.listen)
 	if err != nil {
 		return fmt.Errorf("listening on %s: %w", s.options.listen, err)
@@ -43,7 +68,7 @@ func (s *system) listen(ctx context.Context, ready func(address string)) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
-	ready(listener.Addr().String())
+	listening <- listener.Addr().String()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serving HTTP: %w", err)

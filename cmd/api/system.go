@@ -125,7 +125,9 @@ func (s *system) serve(ctx context.Context, ready func(address string)) error {
 	if s.options.slots > 0 {
 		services.Go(func() error { return s.engine.Worker(s.options.slots).Run(ctx) })
 	}
-	services.Go(func() error { return s.listen(ctx, ready) })
+	listening := make(chan string, 1)
+	services.Go(func() error { return s.listen(ctx, listening) })
+	services.Go(func() error { s.announce(ctx, listening, ready); return nil })
 	return errors.Join(services.Wait(), s.close(ctx))
 }
 
