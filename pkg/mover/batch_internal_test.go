@@ -75,7 +75,9 @@ func newTransfer(t testing.TB, h http.Handler, c Config) *transfer {
 	require.NoError(t, err)
 	t.Cleanup(client.Close)
 	m := New(nil, c)
-	return &transfer{Config: m.config, mover: m, job: &quietJob{}, source: &end{Client: client, asked: true}, destination: &end{Client: client, asked: true}}
+	m.unsigned.known[s.URL] = unsignedAnswer{at: m.config.Now()}
+	e := &end{Client: client, mover: m}
+	return &transfer{Config: m.config, mover: m, job: &quietJob{}, source: e, destination: e}
 }
 
 // produce writes rows of one series, a string value of the given size each.

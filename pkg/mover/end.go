@@ -2,8 +2,11 @@ package mover
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"sync"
+	"time"
 
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/lineproto"
@@ -14,9 +17,48 @@ import (
 type end struct {
 	*influx.Client
 
+	mover *Mover
 	types fieldTypes
-	// unsigned is whether it may hold unsigned integers, once it has been asked.
-	asked, unsigned bool
+}
+
+// unsigned remembers which backends may hold unsigned integers, for all tasks of
+// this process: to find out takes a request that looks odd in a server's log.
+type unsigned struct {
+	mu    sync.Mutex
+	known map[string]unsignedAnswer
+}
+
+type unsignedAnswer struct {
+	at    time.Time
+	takes bool
+}
+
+// unsignedFor is how long an answer holds: a server may be replaced.
+const unsignedFor = 10 * time.Minute
+
+// mayHoldUnsigned reports whether the backend may hold unsigned integers.
+func (e *end) mayHoldUnsigned(ctx context.Context, db string) (bool, error) {
+	u := &e.mover.unsigned
+	now := e.mover.config.Now()
+	u.mu.Lock()
+	known, ok := u.known[e.URL()]
+	u.mu.Unlock()
+	if ok && now.Sub(known.at) < unsignedFor {
+		return known.takes, nil
+	}
+	takes, err := e.TakesUnsigned(ctx, db)
+	var refusal *influx.Error
+	if errors.As(err, &refusal) && refusal.Status != 0 {
+		// It takes no writes now, which is no reason not to read it.
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.known[e.URL()] = unsignedAnswer{now, takes}
+	return takes, nil
 }
 
 // read asks for the points of slices. A server does not tell small unsigned
@@ -31,22 +73,15 @@ func (e *end) read(ctx context.Context, all []operation.Slice) (*influx.Stream, 
 
 // nameUnsigned names the unsigned fields of the selections.
 func (e *end) nameUnsigned(ctx context.Context, sels []influx.Selection) error {
-	if !e.asked {
-		var err error
-		if e.unsigned, err = e.TakesUnsigned(ctx, sels[0].Database); err != nil {
-			return err
-		}
-		e.asked = true
-	}
-	if !e.unsigned {
-		return nil
+	may, err := e.mayHoldUnsigned(ctx, sels[0].Database)
+	if err != nil || !may {
+		return err
 	}
 	for i := range sels {
 		if i > 0 && sameMeasurement(&sels[i], &sels[i-1]) {
 			sels[i].Unsigned = sels[i-1].Unsigned
 			continue
 		}
-		var err error
 		if sels[i].Unsigned, err = e.unsignedFields(ctx, &sels[i]); err != nil {
 			return err
 		}

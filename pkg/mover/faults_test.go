@@ -416,3 +416,30 @@ func TestUnknownPhase(t *testing.T) {
 	require.ErrorAs(t, e.mover().Run(t.Context(), &job{env: e, id: "c"}), &own)
 	require.Equal(t, "unknown_phase", own.Code)
 }
+
+// TestSourceThatTakesNoWrites is read all the same.
+func TestSourceThatTakesNoWrites(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{403, 404, 405, 500, 503} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t)
+			loaded(e)
+			source, _ := gated(t, e)
+			source.on(times(1<<40, writes, fault{status: status, text: `{"error":"read only"}`}))
+			e.requireMoved("db")
+		})
+	}
+}
+
+// TestSourceIsNotWrittenTo: what asks for its abilities leaves nothing there.
+func TestSourceIsNotWrittenTo(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	loaded(e)
+	source, _ := gated(t, e)
+	before := dump(t, e.source.URL(), "db")
+	e.requireMoved("db")
+	require.Equal(t, before, dump(t, e.source.URL(), "db"))
+	require.Equal(t, 1, source.seen(writes), "once a process")
+}

@@ -62,9 +62,11 @@ type Config struct {
 	Backoff, MaxBackoff time.Duration
 	// BatchRows and BatchBytes bound one write (5,000 points, 1 MiB).
 	BatchRows, BatchBytes int
-	// RetryInPlace is how long a batch that was answered with a refusal is sent
-	// again as it is (5 s); after that, or without an answer, the destination is
-	// compared first, since others may have written there meanwhile.
+	// RetryInPlace is how long a batch is sent again as it is when the server
+	// says that it has taken nothing and is to be asked later (5 s); after that,
+	// and after everything else, the destination is compared first, since others
+	// may have written there meanwhile. So long, too, a slice alone is tried whose
+	// group has been refused for all of Refused.
 	RetryInPlace time.Duration
 	// Writers is how many batches of one task are in flight (2).
 	Writers int
@@ -122,11 +124,12 @@ type Mover struct {
 	backends Backends
 	config   Config
 	outages  outages
+	unsigned unsigned
 }
 
 // New returns a mover that works on the given backends.
 func New(b Backends, c Config) *Mover {
-	return &Mover{backends: b, config: c.withDefaults(), outages: outages{all: map[trouble]outage{}}}
+	return &Mover{backends: b, config: c.withDefaults(), outages: outages{all: map[trouble]outage{}}, unsigned: unsigned{known: map[string]unsignedAnswer{}}}
 }
 
 // Run carries one task out: to its end (nil), to a failure of the task (an
@@ -145,7 +148,7 @@ func (m *Mover) Run(ctx context.Context, job Job) error {
 		return fmt.Errorf("opening destination %s: %w", task.Destination, err)
 	}
 	defer destination.Close()
-	t := &transfer{Config: m.config, mover: m, job: job, task: task, source: &end{Client: source}, destination: &end{Client: destination}}
+	t := &transfer{Config: m.config, mover: m, job: job, task: task, source: &end{Client: source, mover: m}, destination: &end{Client: destination, mover: m}}
 	switch task.Phase {
 	case operation.PhaseCopy:
 		return t.copy(ctx)
