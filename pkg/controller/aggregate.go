@@ -103,6 +103,7 @@ func (a *aggregate) update(tasks taskSet) *aggregate {
 	a.points = operation.PointCounts{Estimated: a.plan.Totals.Points}
 	clear(a.finished)
 	copies, latest := 0, 0
+	estimated := int64(0)
 	a.phase = operation.PhaseCopy
 	for id := range tasks {
 		task := tasks[id].Value
@@ -114,6 +115,7 @@ func (a *aggregate) update(tasks taskSet) *aggregate {
 			copies++
 			if task.Round == 1 {
 				a.points.Copied += task.Points.Copied
+				estimated += expected(&task)
 			}
 		} else {
 			step++
@@ -137,6 +139,9 @@ func (a *aggregate) update(tasks taskSet) *aggregate {
 		case operation.TaskWaiting:
 		}
 	}
+	if copies >= len(a.plan.Tasks) {
+		a.points.Estimated = estimated
+	}
 	// The oldest first, and always in the same order.
 	slices.SortFunc(a.waits, func(x, y operation.Wait) int {
 		return cmp.Or(x.Since.Compare(y.Since), strings.Compare(x.TaskID, y.TaskID))
@@ -154,6 +159,15 @@ func (a *aggregate) update(tasks taskSet) *aggregate {
 		}
 	}
 	return a
+}
+
+// expected is how many points a task has: what it had once it is done, and until
+// then what was estimated, unless that has proven too little.
+func expected(task *operation.Task) int64 {
+	if task.State == operation.TaskDone {
+		return task.Points.Copied
+	}
+	return max(task.Estimated, task.Points.Copied)
 }
 
 // proven reports whether every slice of a copy task, of those it handed over
@@ -186,28 +200,27 @@ func (a *aggregate) progress(now time.Time) operation.Progress {
 		from int
 		name string
 	}
-	open, all := map[database]bool{}, map[database]bool{}
+	open := map[database]bool{}
 	moved := make([]int, len(a.plan.Backends))
 	for i := range a.measurements {
 		m := &a.measurements[i]
-		d := database{m.from, m.database}
-		all[d] = true
 		if a.finished[i] == a.pieces[i] {
 			moved[m.from]++
 			p.Measurements.Done++
 		} else {
-			open[d] = true
+			open[database{m.from, m.database}] = true
 		}
 	}
 	p.Measurements.Total = a.plan.Totals.Measurements
-	p.Databases.Total = len(all)
-	if len(a.measurements) == 0 {
-		p.Databases.Total = a.plan.Totals.Databases
-	}
-	p.Databases.Done = len(all) - len(open)
 	unfinished := make([]int, len(a.plan.Backends))
+	openNames := map[string]bool{}
 	for d := range open {
 		unfinished[d.from]++
+		openNames[d.name] = true
+	}
+	p.Databases.Total = a.plan.Totals.Databases
+	if len(a.measurements) > 0 {
+		p.Databases.Done = p.Databases.Total - len(openNames)
 	}
 	toMove := make([]int, len(a.plan.Backends))
 	for _, mv := range a.plan.Moves {
@@ -230,12 +243,21 @@ func (a *aggregate) progress(now time.Time) operation.Progress {
 		done = a.points.Verified
 	}
 	p.PointsPerSecond = a.rate.at(now, a.phase, done)
-	if left := a.points.Estimated - done; p.PointsPerSecond > 0 {
-		eta := max(float64(left), 0) / p.PointsPerSecond
+	left := max(float64(a.points.Estimated-done), 0)
+	if a.phase == operation.PhaseCopy {
+		left += verifyShare * float64(a.points.Estimated)
+	}
+	if p.PointsPerSecond > 0 {
+		eta := left / p.PointsPerSecond
 		p.ETASeconds = &eta
 	}
 	return p
 }
+
+// verifyShare is what proving a point takes of the time of copying it, roughly;
+// it keeps the time left from forgetting the verification while points are
+// copied.
+const verifyShare = 0.4
 
 // rate measures points per second over the last seconds of a phase.
 type rate struct {
@@ -254,7 +276,8 @@ const (
 )
 
 func (r *rate) at(now time.Time, phase operation.Phase, points int64) float64 {
-	if phase != r.phase {
+	if phase != r.phase || points == 0 {
+		// The time before the first point says nothing about the rate.
 		r.phase, r.samples = phase, nil
 	}
 	r.samples = append(r.samples, sample{now, points})

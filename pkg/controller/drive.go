@@ -115,7 +115,7 @@ func (t *turn) move(ctx context.Context, to operation.State, change func(*operat
 		now := t.options.Now().UTC()
 		next.FinishedAt = &now
 		next.Progress.Phase, next.Progress.AsOf = operation.PhaseDone, now
-		next.Progress.ETASeconds = nil
+		next.Progress.ETASeconds, next.Progress.PointsPerSecond = nil, 0
 	}
 	t.record, err = t.ledger.UpdateOperation(ctx, t.record, next)
 	if err == nil {

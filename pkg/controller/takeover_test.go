@@ -12,11 +12,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"ringmaster/events"
 	"ringmaster/pkg/bus"
 	"ringmaster/pkg/bus/bustest"
 	"ringmaster/pkg/controller"
 	"ringmaster/pkg/ledger"
-	"ringmaster/pkg/mover"
 	"ringmaster/pkg/operation"
 )
 
@@ -83,20 +83,17 @@ func TestTakeoverAtRandomMoments(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, ttl, mixed()...)
 	random := dice(t)
-	// What is planned and prepared takes a moment, so that it is cut as well.
-	r.planner.planning = func(int, mover.PlanJob) error { return rest(20 * time.Millisecond) }
-	r.planner.preparing = func(int, mover.Waiter) error { return rest(20 * time.Millisecond) }
-	r.carrier.before = func(context.Context, operation.Task, *operation.Slice) error { return rest(5 * time.Millisecond) }
-	for round := range 4 {
+	changes := r.changes()
+	for range 3 {
 		workers := []*running{r.work(2), r.work(1)}
 		op := r.submit(add)
-		for range 12 {
-			alive := time.Duration(random.Int64N(int64(120 * time.Millisecond)))
+		for range 16 {
+			moment := random.IntN(14)
 			if random.IntN(4) == 0 {
-				r.killed(alive)
+				r.killed(op.ID, changes, moment)
 			} else {
 				c := r.control()
-				_ = rest(alive)
+				r.awaitChanges(op.ID, changes, moment)
 				c.stop()
 			}
 			if random.IntN(3) == 0 { // a worker leaves, another one comes
@@ -113,27 +110,63 @@ func TestTakeoverAtRandomMoments(t *testing.T) {
 		for _, w := range workers {
 			w.stop()
 		}
-		t.Logf("round %d: planned %d times, prepared %d times", round, r.planner.plans, r.planner.prepared)
 	}
 }
 
-// rest waits; a test of random moments has to let time pass.
-func rest(d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	<-timer.C
-	return nil
+// changes tells of every change of a record.
+func (r *rig) changes() <-chan struct{} {
+	r.t.Helper()
+	told := make(chan struct{}, 1000)
+	ctx, cancel := context.WithCancel(context.Background())
+	var telling sync.WaitGroup
+	for _, name := range []string{events.BucketOperations, events.BucketTasks, events.BucketLeases} {
+		watch, err := r.bus.Bucket(name).Watch(ctx, "")
+		require.NoError(r.t, err)
+		telling.Go(func() {
+			for range watch {
+				select {
+				case told <- struct{}{}:
+				default:
+				}
+			}
+		})
+	}
+	r.t.Cleanup(func() {
+		cancel()
+		telling.Wait()
+	})
+	return told
+}
+
+// awaitChanges waits for that many changes, or until the operation has ended.
+func (r *rig) awaitChanges(id string, changes <-chan struct{}, n int) {
+	r.t.Helper()
+	for len(changes) > 0 {
+		<-changes
+	}
+	look := time.NewTicker(10 * tick)
+	defer look.Stop()
+	for n > 0 {
+		select {
+		case <-changes:
+			n--
+		case <-look.C:
+			if r.read(id).State.Terminal() {
+				return
+			}
+		}
+	}
 }
 
 // killed runs a controller that loses its connection before it can give anything
 // back, like a process that is killed.
-func (r *rig) killed(after time.Duration) {
+func (r *rig) killed(id string, changes <-chan struct{}, moment int) {
 	r.t.Helper()
 	b, err := bus.Connect(r.t.Context(), bus.Options{URL: r.server.URL(), Token: r.server.Token(), Timeout: time.Second})
 	require.NoError(r.t, err)
 	l, q, leases := parts(r.t, b, r.log)
 	c := r.controlOn(l, q, leases)
-	_ = rest(after)
+	r.awaitChanges(id, changes, moment)
 	b.Close()
 	c.stop()
 }
@@ -143,8 +176,6 @@ func (r *rig) killed(after time.Duration) {
 func TestTwoDriversOfOneOperation(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, ttl, mixed()...)
-	r.planner.planning = func(int, mover.PlanJob) error { return rest(30 * time.Millisecond) }
-	r.carrier.before = func(context.Context, operation.Task, *operation.Slice) error { return rest(5 * time.Millisecond) }
 	for range 3 {
 		r.control(func(o *controller.Options) { o.Poll = 20 * time.Millisecond })
 	}
