@@ -137,7 +137,12 @@ func TestFaultsNeverEndInAFalseSuccess(t *testing.T) {
 		circles = append(circles, harness.Circle{Name: c.name, Backends: []harness.Backend{{Name: fmt.Sprintf("owner-%d", i), URL: tos[i].URL()}}})
 	}
 	require.NoError(t, in.WriteCircles(circles...))
+	// Long enough for a wait to be told, in programs that the race detector slows
+	// down too.
 	impatient := []string{"-patience", "4s", "-backend-timeout", "2s"}
+	if raceEnabled {
+		impatient[1] = "8s"
+	}
 	in.startAPI(impatient...)
 	in.startWorker(append(impatient, "-slots", fmt.Sprint(len(cases)))...)
 	ids := make([]string, len(cases))
