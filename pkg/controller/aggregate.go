@@ -102,7 +102,7 @@ func (a *aggregate) update(tasks taskSet) *aggregate {
 	a.tasks, a.bytes, a.waits = operation.TaskCounts{}, operation.ByteCounts{}, nil
 	a.points = operation.PointCounts{Estimated: a.plan.Totals.Points}
 	clear(a.finished)
-	copies, latest := 0, 0
+	copies, planned, latest := 0, 0, 0
 	estimated := int64(0)
 	a.phase = operation.PhaseCopy
 	for id := range tasks {
@@ -116,6 +116,9 @@ func (a *aggregate) update(tasks taskSet) *aggregate {
 			if task.Round == 1 {
 				a.points.Copied += task.Points.Copied
 				estimated += expected(&task)
+				if task.Parent == "" {
+					planned++
+				}
 			}
 		} else {
 			step++
@@ -139,7 +142,7 @@ func (a *aggregate) update(tasks taskSet) *aggregate {
 		case operation.TaskWaiting:
 		}
 	}
-	if copies >= len(a.plan.Tasks) {
+	if planned == len(a.plan.Tasks) {
 		a.points.Estimated = estimated
 	}
 	// The oldest first, and always in the same order.

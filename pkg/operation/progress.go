@@ -24,7 +24,8 @@ type Progress struct {
 	Bytes        ByteCounts  `json:"bytes"`
 	// PointsPerSecond is the rate of the current phase over the last seconds.
 	PointsPerSecond float64 `json:"points_per_second"`
-	// ETASeconds is nil while no rate is known.
+	// ETASeconds is the time left, the verification included; nil while no rate
+	// is known.
 	ETASeconds *float64  `json:"eta_seconds"`
 	AsOf       time.Time `json:"as_of"`
 	// Backends has a row per backend of the circle and per removed backend,
@@ -49,7 +50,8 @@ type Done struct {
 
 // PointCounts counts points (rows of one series at one time).
 type PointCounts struct {
-	// Estimated is the plan's sampled estimate.
+	// Estimated is the plan's sampled estimate, corrected by what the tasks that
+	// are done have had.
 	Estimated int64 `json:"estimated"`
 	// Copied is read at a source and acknowledged by, or already held by, its owner.
 	Copied int64 `json:"copied"`
