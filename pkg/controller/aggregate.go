@@ -306,6 +306,10 @@ func (t *turn) newView(ctx context.Context) (*aggregate, error) {
 	return a.update(t.tasks), nil
 }
 
+// maxWaits bounds the waits that are told: when a backend is away, every task
+// says so.
+const maxWaits = 100
+
 // tellProgress publishes the progress, at most once a second.
 func (t *turn) tellProgress(ctx context.Context) {
 	now := t.options.Now()
@@ -314,7 +318,7 @@ func (t *turn) tellProgress(ctx context.Context) {
 	}
 	t.told = now
 	t.view.update(t.tasks)
-	waits := t.view.waits
+	waits := t.view.waits[:min(len(t.view.waits), maxWaits)]
 	if w := t.idleWait(); w != nil {
 		waits = append(waits, *w)
 	}
