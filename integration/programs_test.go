@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ringmaster/integration/harness"
+	"ringmaster/pkg/bus"
 	"ringmaster/pkg/operation"
 )
 
@@ -202,26 +203,20 @@ func TestAPIWithSlotsOfItsOwnDrainsAndGoesOn(t *testing.T) {
 // nothing of it.
 func TestLeaseIsKeptFromTheFirstStart(t *testing.T) {
 	t.Parallel()
-	b := startBackends(t, 2)
-	b[0].fill("db", 4, 1000)
-	owner := b[1].proxied()
-	writes := newGate()
 	in := install(t)
-	t.Cleanup(writes.release)
-	writes.hold(owner, harness.IsWrite)
-	require.NoError(t, in.WriteConfigURLs(owner.URL()))
-	in.startAPI() // with a short lease
-	in.stopAPI()
-	require.NoError(t, in.StartAPI(in.context(), "-slots", "0"))
-	first := in.startWorker("-slots", "1")
-	op := in.rebalanceRemove(0, []harness.Backend{b[0].configured("gone")})
-	writes.reached.await(t, "the first worker writes")
-	killed := time.Now()
-	first.Kill()
-	owner.Handle(nil)
-	in.startWorker("-slots", "1")
-	in.succeed(op.ID)
-	require.Less(t, time.Since(killed), 9*time.Second, "the default lease is 10 s")
+	require.NoError(t, in.WriteConfigURLs("http://127.0.0.1:1"))
+	for _, flags := range [][]string{{"-lease", "7s"}, nil} {
+		require.NoError(t, in.StartAPI(in.context(), flags...))
+		file, err := bus.ReadNATSFile(in.DataDir())
+		require.NoError(t, err)
+		b, err := bus.Connect(in.context(), bus.Options{URL: file.URL, Token: file.Token, Name: t.Name()})
+		require.NoError(t, err)
+		leases, err := b.Leases(in.context())
+		require.NoError(t, err)
+		require.Equal(t, 7*time.Second, leases.TTL())
+		b.Close()
+		in.stopAPI()
+	}
 }
 
 func TestStatisticsAddUpAtTheEnd(t *testing.T) {
