@@ -81,6 +81,8 @@ func (s *system) listen(ctx context.Context, listening chan<- string) error {
 	if err != nil {
 		err = errors.Join(fmt.Errorf("finishing requests: %w", err), server.Close())
 	}
-	_ = <-served // that it was closed
+	if end := <-served; !errors.Is(end, http.ErrServerClosed) {
+		err = errors.Join(err, fmt.Errorf("serving HTTP: %w", end))
+	}
 	return err
 }

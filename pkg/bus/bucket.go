@@ -195,7 +195,7 @@ func (k *Bucket) List(ctx context.Context, prefix string) iter.Seq2[Entry, error
 		}
 		// A key written while the list is read comes again, behind.
 		seen := make(map[string]struct{})
-		for r, err := range k.bus.scan(ctx, k.stream, filter, 0) {
+		for r, err := range k.bus.scan(ctx, k.stream, filter) {
 			if err != nil {
 				yield(Entry{}, fmt.Errorf("listing %s/%s: %w", k.name, prefix, err))
 				return
@@ -220,7 +220,7 @@ func (k *Bucket) revisions(ctx context.Context, filter string) (map[string]uint6
 		return nil, nil
 	}
 	known := make(map[string]uint64)
-	for r, err := range k.bus.scan(ctx, k.stream, filter, 0) {
+	for r, err := range k.bus.scan(ctx, k.stream, filter) {
 		if err != nil {
 			return nil, err
 		}

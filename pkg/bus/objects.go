@@ -210,7 +210,7 @@ func (o *Objects) Delete(ctx context.Context, name string) error {
 func (o *Objects) List(ctx context.Context) ([]Object, error) {
 	// Of a name that was replaced, a replica that is behind may show both.
 	latest := map[string]Record{}
-	for r, err := range o.bus.scan(ctx, o.stream, "$O."+o.name+".M.>", 0) {
+	for r, err := range o.bus.scan(ctx, o.stream, "$O."+o.name+".M.>") {
 		if err != nil {
 			return nil, fmt.Errorf("listing object store %s: %w", o.name, err)
 		}

@@ -179,9 +179,9 @@ func directRecord(m *nats.Msg) (Record, error) {
 	return Record{Sequence: sequence, Time: at, Subject: m.Header.Get("Nats-Subject"), Data: m.Data, header: m.Header}, nil
 }
 
-// scan reads everything that matches filter from sequence from on, page by
-// page, until it has come past the newest message that the leader had at the
-// start: nothing that was acknowledged before is left out.
+// scan reads everything that matches filter, page by page, until it has come past
+// the newest message that the leader had at the start: nothing that was
+// acknowledged before is left out.
 //
 // The filter must not be ">" alone: for it the server takes the newest message to
 // be the last sequence it gave, and finds none when that one has been deleted.
@@ -189,8 +189,9 @@ func directRecord(m *nats.Msg) (Record, error) {
 // In a cluster any replica answers for a page, and each may be behind in its own
 // way. So a message that is gone may still come; whatever has taken its place
 // comes after it.
-func (b *Bus) scan(ctx context.Context, stream, filter string, from uint64) iter.Seq2[Record, error] {
+func (b *Bus) scan(ctx context.Context, stream, filter string) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
+		from := uint64(0)
 		newest, err := b.boundedLast(ctx, stream, filter)
 		for err == nil && from <= newest.Sequence {
 			var records []Record

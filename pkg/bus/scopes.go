@@ -180,7 +180,7 @@ func (s *Scopes) Holder(ctx context.Context, scope string) (ScopeLock, error) {
 // and its locks, for Release.
 func (s *Scopes) HeldBy(ctx context.Context, operation string) ([]uint64, error) {
 	var held []uint64
-	for r, err := range s.bus.scan(ctx, events.StreamCommands, events.AllCommands, 0) {
+	for r, err := range s.bus.scan(ctx, events.StreamCommands, events.AllCommands) {
 		if err != nil {
 			return nil, fmt.Errorf("reading what operation %s holds: %w", operation, err)
 		}
@@ -188,7 +188,7 @@ func (s *Scopes) HeldBy(ctx context.Context, operation string) ([]uint64, error)
 			held = append(held, r.Sequence)
 		}
 	}
-	for r, err := range s.bus.scan(ctx, events.StreamCommands, events.AllScopes, 0) {
+	for r, err := range s.bus.scan(ctx, events.StreamCommands, events.AllScopes) {
 		if err != nil {
 			return nil, fmt.Errorf("reading what operation %s holds: %w", operation, err)
 		}
@@ -223,7 +223,7 @@ func (s *Scopes) Release(ctx context.Context, sequences []uint64) error {
 // still come. An error ends the sequence.
 func (s *Scopes) Open(ctx context.Context, filter string) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		for r, err := range s.bus.scan(ctx, events.StreamCommands, filter, 0) {
+		for r, err := range s.bus.scan(ctx, events.StreamCommands, filter) {
 			if _, isLock := events.ParseScopeSubject(r.Subject); isLock && err == nil {
 				var lock ScopeLock
 				lock, err = decodeLock(r)

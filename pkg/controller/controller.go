@@ -266,12 +266,9 @@ func (c *Controller) forget(open []string) {
 	maps.DeleteFunc(c.troubled, func(id string, _ time.Time) bool { return !slices.Contains(open, id) })
 }
 
-// fine notes that an operation has been driven on, and reports whether it was in
-// trouble before.
-func (c *Controller) fine(id string) bool {
+// fine notes that an operation has been driven on.
+func (c *Controller) fine(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, was := c.troubled[id]
 	delete(c.troubled, id)
-	return was
 }

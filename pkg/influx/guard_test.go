@@ -61,16 +61,17 @@ func TestGuardIsAskedAfterAPause(t *testing.T) {
 	t.Parallel()
 	var lost atomic.Bool
 	begun, goOn := make(chan struct{}), make(chan struct{})
-	received := make(chan int, 1)
-	s := fake(t, func(w http.ResponseWriter, r *http.Request) {
-		head := make([]byte, 1000)
-		_, err := io.ReadFull(r.Body, head)
-		require.NoError(t, err)
+	type arrival struct {
+		bytes      int
+		begin, end error
+	}
+	received := make(chan arrival, 1)
+	s := fake(t, func(_ http.ResponseWriter, r *http.Request) {
+		head, begin := io.ReadFull(r.Body, make([]byte, 1000))
 		close(begun)
 		<-goOn
-		n, err := io.Copy(io.Discard, r.Body)
-		require.Error(t, err, "the body was sent to its end")
-		received <- int(n) + len(head)
+		rest, end := io.Copy(io.Discard, r.Body)
+		received <- arrival{bytes: head + int(rest), begin: begin, end: end}
 	})
 	c := client(t, s.URL, influx.Options{Guard: func() error {
 		if lost.Load() {
@@ -85,7 +86,10 @@ func TestGuardIsAskedAfterAPause(t *testing.T) {
 	lost.Store(true)
 	close(goOn)
 	require.ErrorIs(t, <-result, influx.ErrGuard)
-	require.Less(t, <-received, size)
+	got := <-received
+	require.NoError(t, got.begin)
+	require.Error(t, got.end, "the body was sent to its end")
+	require.Less(t, got.bytes, size)
 }
 
 func TestGuardUnderTLS(t *testing.T) {
