@@ -4,8 +4,10 @@ package health
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
+	"net/http"
 	"sync"
 	"time"
 
@@ -102,7 +104,8 @@ func (p *Prober) round(ctx context.Context) {
 	maps.DeleteFunc(p.status, func(url string, _ Status) bool { return !current[url] })
 }
 
-// probe pings one backend; a ping needs no credentials.
+// probe pings one backend. A ping needs no credentials, unless the backend has
+// been told to ask for them: then its refusal shows that it is there.
 func (p *Prober) probe(ctx context.Context, url string) Status {
 	s := Status{CheckedAt: p.now()}
 	client, err := influx.New(influx.Endpoint{URL: url}, influx.Options{Timeout: probeTimeout})
@@ -112,7 +115,9 @@ func (p *Prober) probe(ctx context.Context, url string) Status {
 		defer cancel()
 		s.Version, err = client.Ping(ctx)
 	}
-	if err != nil {
+	var refusal *influx.Error
+	asks := errors.As(err, &refusal) && (refusal.Status == http.StatusUnauthorized || refusal.Status == http.StatusForbidden)
+	if err != nil && !asks {
 		s.Error = err.Error()
 		return s
 	}
