@@ -89,8 +89,8 @@ func newAggregate(plan *operation.Plan, chunk func(n int) ([]operation.Slice, er
 // contains looks back from the end: the slices of a task are sorted, so one
 // measurement's lie together but for its retention policies.
 func contains(all []int32, n int32) bool {
-	for i := len(all) - 1; i >= 0; i-- {
-		if all[i] == n {
+	for _, one := range slices.Backward(all) {
+		if one == n {
 			return true
 		}
 	}
