@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -10,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	"ringmaster/cmd/internal/program"
@@ -66,30 +69,21 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "`LEVEL` of the log: debug, info, warn or error")
 	fs.BoolVar(&check, "check", false, "validate the configuration, print what it means, and exit")
 	fs.BoolVar(&version, "version", false, "print the version and exit")
-	if err := program.Parse(fs, help, args, environ, out); err != nil {
+	mistakes, err := program.Parse(fs, help, args, environ, out)
+	if err != nil {
 		return nil, err
 	}
 	if version {
 		fmt.Fprintln(out, "ringmaster api", program.Version())
 		return nil, program.ErrDone
 	}
-	usage := &program.UsageError{}
+	usage := &program.UsageError{Mistakes: mistakes}
 	wrong := func(format string, a ...any) { usage.Mistakes = append(usage.Mistakes, fmt.Sprintf(format, a...)) }
 	o.readConfig(wrong)
-	if o.config != nil {
-		o.fill(slots, wrong)
-	}
+	o.fill(slots, wrong)
+	o.validate(wrong)
 	if archive != "" || o.config != nil && len(o.config.Archive) > 0 {
 		wrong("-archive: segment stores are not carried out by this release; leave it out")
-	}
-	if o.lease != 0 && (o.lease < time.Second || o.lease > time.Hour) {
-		wrong("-lease %s: use 1s to 1h", o.lease)
-	}
-	if o.patience < 0 {
-		wrong("-patience %s: use a positive duration", o.patience)
-	}
-	if o.backendTimeout < 0 {
-		wrong("-backend-timeout %s: use a positive duration", o.backendTimeout)
 	}
 	if len(usage.Mistakes) > 0 {
 		return nil, usage
@@ -124,25 +118,25 @@ func (o *options) readConfig(wrong func(string, ...any)) {
 	}
 }
 
-// fill takes from the file what neither flag nor environment says.
+// fill takes from the file, if it could be read, what neither flag nor environment
+// says.
 func (o *options) fill(slots string, wrong func(string, ...any)) {
-	or := func(value *string, file, otherwise string) {
-		if *value == "" {
-			*value = file
-		}
-		if *value == "" {
-			*value = otherwise
-		}
+	file := o.config
+	if file == nil {
+		file = &topology.Config{}
 	}
-	or(&o.data, o.config.DataDir, "data")
-	or(&o.listen, o.config.ListenAddr, ":7076")
-	or(&o.nats, o.config.NATS, "")
-	or(&o.natsListen, o.config.NATSListen, "")
-	or(&o.keyFile, o.config.KeyFile, filepath.Join(o.data, "key"))
-	or(&o.prefix, o.config.Prefix, "")
+	or := func(value *string, inFile, otherwise string) {
+		*value = cmp.Or(*value, inFile, otherwise)
+	}
+	or(&o.data, file.DataDir, "data")
+	or(&o.listen, file.ListenAddr, ":7076")
+	or(&o.nats, file.NATS, "")
+	or(&o.natsListen, file.NATSListen, "")
+	or(&o.keyFile, file.KeyFile, filepath.Join(o.data, "key"))
+	or(&o.prefix, file.Prefix, "")
 	o.slots = runtime.NumCPU()
-	if o.config.Slots != nil {
-		o.slots = *o.config.Slots
+	if file.Slots != nil {
+		o.slots = *file.Slots
 	}
 	if slots != "" {
 		n, err := strconv.Atoi(slots)
@@ -150,6 +144,40 @@ func (o *options) fill(slots string, wrong func(string, ...any)) {
 			wrong("-slots %q: use a number from 0 to %d", slots, maxSlots)
 		}
 		o.slots = n
+	}
+}
+
+// validate finds what is wrong with the values themselves.
+func (o *options) validate(wrong func(string, ...any)) {
+	if m := program.ListenMistake(o.listen); m != "" {
+		wrong("-listen: %s", m)
+	}
+	if o.natsListen != "" {
+		if m := program.ListenMistake(o.natsListen); m != "" {
+			wrong("-nats-listen: %s", m)
+		}
+	}
+	if o.nats != "" {
+		if m := program.NATSMistake(o.nats); m != "" {
+			wrong("-nats: %s", m)
+		}
+	}
+	if o.prefix != "" && (!strings.HasPrefix(o.prefix, "/") || strings.ContainsAny(o.prefix, "?#%*: ")) {
+		wrong("-prefix %q: begin it with a slash, like /influx", o.prefix)
+	}
+	if o.lease != 0 && (o.lease < time.Second || o.lease > time.Hour) {
+		wrong("-lease %s: use 1s to 1h", o.lease)
+	}
+	if o.patience < 0 {
+		wrong("-patience %s: use a positive duration", o.patience)
+	}
+	if o.backendTimeout < 0 {
+		wrong("-backend-timeout %s: use a positive duration", o.backendTimeout)
+	}
+	if c := o.config; c != nil && c.HTTPSEnabled {
+		if _, err := tls.LoadX509KeyPair(c.HTTPSCert, c.HTTPSKey); err != nil {
+			wrong("https_cert and https_key: %v", err)
+		}
 	}
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,35 +11,54 @@ import (
 )
 
 // adminToken reads the admin's bearer token from the data directory, or makes
-// it at the first start. Nobody but the owner can read the file.
+// it at the first start. Nobody but the owner can read the file. Of several
+// processes that start at once, one makes the token and all use that one.
 func adminToken(dir string) (string, error) {
 	path := filepath.Join(dir, "admin-token")
-	raw, err := os.ReadFile(path)
-	if err == nil {
-		token := strings.TrimSpace(string(raw))
-		if token == "" {
-			return "", fmt.Errorf("the admin token in %s is empty; remove the file to have a new one made", path)
-		}
-		return token, nil
-	}
+	token, err := readToken(path)
 	if !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("reading the admin token: %w", err)
+		return token, err
 	}
-	secret := make([]byte, 32)
-	if _, err := rand.Read(secret); err != nil {
+	token = rand.Text() + rand.Text() // 260 bits
+	switch err := publishToken(path, token); {
+	case errors.Is(err, fs.ErrExist):
+		return readToken(path)
+	case err != nil:
 		return "", fmt.Errorf("making the admin token: %w", err)
-	}
-	token := base64.RawURLEncoding.EncodeToString(secret)
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return adminToken(dir) // another process has just made it
-	}
-	if err != nil {
-		return "", fmt.Errorf("making the admin token: %w", err)
-	}
-	_, err = file.WriteString(token + "\n")
-	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return "", fmt.Errorf("making the admin token: %w", errors.Join(err, os.Remove(path)))
 	}
 	return token, nil
+}
+
+func readToken(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", fmt.Errorf("reading the admin token: %w", err)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return "", fmt.Errorf("others can read the admin token in %s (mode %04o): run chmod 600 on it, or remove it to have a new one made", path, mode)
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("reading the admin token: %w", err)
+	}
+	token := strings.TrimSpace(string(raw))
+	if token == "" {
+		return "", fmt.Errorf("the admin token in %s is empty; remove the file to have a new one made", path)
+	}
+	return token, nil
+}
+
+// publishToken writes the file beside path and links it there, so that it
+// appears whole or not at all, and never in place of another.
+func publishToken(path, token string) (err error) {
+	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.Remove(file.Name())) }()
+	_, err = file.WriteString(token + "\n")
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	return os.Link(file.Name(), path)
 }

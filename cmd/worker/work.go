@@ -56,17 +56,28 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 	fs.DurationVar(&o.backendTimeout, "backend-timeout", 0, "how long a backend may be silent in the middle of a request, as a `DURATION` (default 30s)")
 	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "`LEVEL` of the log: debug, info, warn or error")
 	fs.BoolVar(&version, "version", false, "print the version and exit")
-	if err := program.Parse(fs, help, args, environ, out); err != nil {
+	mistakes, err := program.Parse(fs, help, args, environ, out)
+	if err != nil {
 		return nil, err
 	}
 	if version {
 		fmt.Fprintln(out, "ringmaster worker", program.Version())
 		return nil, program.ErrDone
 	}
-	usage := &program.UsageError{}
+	usage := &program.UsageError{Mistakes: mistakes}
 	wrong := func(format string, a ...any) { usage.Mistakes = append(usage.Mistakes, fmt.Sprintf(format, a...)) }
 	if o.nats == "" && o.data == "" {
 		wrong("-nats or -data is missing: name the NATS servers, or the data directory of an api on this host")
+	}
+	if o.nats != "" {
+		if m := program.NATSMistake(o.nats); m != "" {
+			wrong("-nats: %s", m)
+		}
+	}
+	if o.listen != "" {
+		if m := program.ListenMistake(o.listen); m != "" {
+			wrong("-listen: %s", m)
+		}
 	}
 	if o.keyFile == "" {
 		if o.data == "" {
@@ -119,11 +130,11 @@ func work(ctx context.Context, o *options, logger *slog.Logger, out io.Writer) e
 		Name: "worker", Keys: keys, Patience: o.patience, BackendTimeout: o.backendTimeout, Logger: logger,
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("joining (has an api prepared this NATS?): %w", err)
 	}
 	services, ctx := errgroup.WithContext(ctx)
 	if o.listen != "" {
-		if err := serveHealth(ctx, services, o.listen, b); err != nil {
+		if err := serveHealth(ctx, services, o.listen, b, logger); err != nil {
 			return err
 		}
 	}
@@ -138,7 +149,7 @@ const (
 )
 
 // serveHealth answers /healthz, /readyz and /metrics until ctx ends.
-func serveHealth(ctx context.Context, services *errgroup.Group, address string, b *bus.Bus) error {
+func serveHealth(ctx context.Context, services *errgroup.Group, address string, b *bus.Bus, logger *slog.Logger) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return fmt.Errorf("listening on %s: %w", address, err)
@@ -147,14 +158,16 @@ func serveHealth(ctx context.Context, services *errgroup.Group, address string, 
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if !b.Connected() {
-			http.Error(w, "not connected to NATS", http.StatusServiceUnavailable)
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		// A message that is stored and acknowledged proves more than a connection.
+		if err := b.Probe(r.Context()); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(w, "ok")
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	logger.InfoContext(ctx, "serving health", "address", listener.Addr().String())
 	server := &http.Server{Handler: mux, ReadTimeout: readTimeout, WriteTimeout: readTimeout}
 	services.Go(func() error {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

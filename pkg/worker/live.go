@@ -38,11 +38,14 @@ func (w *Worker) present(ctx context.Context) {
 		}
 	}()
 	for ctx.Err() == nil {
+		// Cut off in the middle, it would leave a lease that nobody gives back.
+		call, done := context.WithTimeout(context.WithoutCancel(ctx), w.options.Drain)
 		if lease == nil {
-			lease, err = w.leases.Acquire(ctx, ledger.WorkerLease(w.options.ID), info)
+			lease, err = w.leases.Acquire(call, ledger.WorkerLease(w.options.ID), info)
 		} else {
-			err = lease.Renew(ctx)
+			err = lease.Renew(call)
 		}
+		done()
 		if err != nil && ctx.Err() == nil {
 			w.options.Logger.WarnContext(ctx, "announcing this worker", "error", err)
 			if errors.Is(err, bus.ErrLeaseLost) {

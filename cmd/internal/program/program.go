@@ -37,8 +37,10 @@ var ErrDone = errors.New("done")
 const EnvPrefix = "RINGMASTER_"
 
 // Parse reads the flags of fs from the environment and then from args, which
-// win. help is printed before the flags' own texts.
-func Parse(fs *flag.FlagSet, help string, args, environ []string, out io.Writer) error {
+// win; an empty variable counts as none. help is printed before the flags' own
+// texts, in which case the error is ErrDone. It returns what is wrong, every
+// mistake; what could be read has been, so that its caller can look for more.
+func Parse(fs *flag.FlagSet, help string, args, environ []string, out io.Writer) (mistakes []string, err error) {
 	fs.Init(fs.Name(), flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	fs.Usage = func() {}
@@ -46,34 +48,38 @@ func Parse(fs *flag.FlagSet, help string, args, environ []string, out io.Writer)
 	fs.VisitAll(func(f *flag.Flag) {
 		known[EnvPrefix+strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))] = f.Name
 	})
-	usage := &UsageError{}
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")
 		flagName, ok := known[name]
-		if !ok {
+		if !ok || value == "" {
 			continue
 		}
 		if err := fs.Set(flagName, value); err != nil {
-			usage.Mistakes = append(usage.Mistakes, fmt.Sprintf("environment variable %s: %v", name, err))
+			mistakes = append(mistakes, fmt.Sprintf("environment variable %s: %v", name, err))
 		}
 	}
-	err := fs.Parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprint(out, help, "\nFlags (each also in the environment as "+EnvPrefix+"<FLAG>):\n")
-		fs.SetOutput(out)
-		fs.PrintDefaults()
-		return ErrDone
+	for {
+		err := fs.Parse(args)
+		args = fs.Args()
+		switch {
+		case errors.Is(err, flag.ErrHelp):
+			fmt.Fprint(out, help, "\nFlags (each also in the environment as "+EnvPrefix+"<FLAG>):\n")
+			fs.SetOutput(out)
+			fs.PrintDefaults()
+			return nil, ErrDone
+		case err != nil:
+			mistakes = append(mistakes, err.Error())
+			// What follows a flag that is not known is most likely its value.
+			if strings.Contains(err.Error(), "not defined") && len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+				args = args[1:]
+			}
+		case len(args) > 0:
+			mistakes = append(mistakes, fmt.Sprintf("%q is not a flag; -help lists them", args[0]))
+			args = args[1:]
+		default:
+			return mistakes, nil
+		}
 	}
-	if err != nil {
-		usage.Mistakes = append(usage.Mistakes, err.Error())
-	}
-	if fs.NArg() > 0 {
-		usage.Mistakes = append(usage.Mistakes, fmt.Sprintf("%q is not a flag; -help lists them", fs.Arg(0)))
-	}
-	if len(usage.Mistakes) > 0 {
-		return usage
-	}
-	return nil
 }
 
 // Logger returns the program's log.

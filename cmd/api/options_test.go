@@ -1,0 +1,160 @@
+package main
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"ringmaster/cmd/internal/program"
+)
+
+// write makes a file in a directory of the test.
+func write(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}
+
+const proxyJSON = `{
+	"circles": [
+		{"name": "circle-1", "backends": [
+			{"name": "a", "url": "http://127.0.0.1:8086", "username": "u", "password": "never-shown"},
+			{"name": "b", "url": "http://127.0.0.1:8087"}]},
+		{"name": "circle-2", "backends": [{"name": "c", "url": "http://127.0.0.1:8088"}]}],
+	"listen_addr": "127.0.0.1:7076",
+	"data_dir": "from-file"
+}`
+
+// Ringmaster's own file has everything that flags have.
+const ownYAML = `
+circles:
+  - name: one
+    backends:
+      - {name: a, url: "http://127.0.0.1:8086"}
+listen_addr: "127.0.0.1:1111"
+data_dir: file-data
+nats: "nats://file:4222"
+nats_listen: "127.0.0.1:2222"
+key_file: file-key
+slots: 3
+prefix: /file
+`
+
+func TestFileThenEnvironmentThenFlag(t *testing.T) {
+	t.Parallel()
+	file := write(t, "ringmaster.yaml", ownYAML)
+	environ := []string{
+		"RINGMASTER_DATA=env-data", "RINGMASTER_LISTEN=127.0.0.1:3333", "RINGMASTER_NATS=nats://env:4222", "RINGMASTER_NATS_LISTEN=127.0.0.1:4444",
+		"RINGMASTER_KEY_FILE=env-key", "RINGMASTER_SLOTS=4", "RINGMASTER_PREFIX=/env", "RINGMASTER_LEASE=2s", "RINGMASTER_PATIENCE=3s",
+		"RINGMASTER_BACKEND_TIMEOUT=4s", "RINGMASTER_LOG_LEVEL=warn", "RINGMASTER_ACCEPT_CONFIG=true",
+	}
+	flags := []string{
+		"-data", "flag-data", "-listen", "127.0.0.1:5555", "-nats", "nats://flag:4222", "-nats-listen", "127.0.0.1:6666",
+		"-key-file", "flag-key", "-slots", "0", "--prefix=/flag", "-lease", "5s", "-patience", "6s", "-backend-timeout", "7s", "-log-level", "error",
+		"-accept-config=false",
+	}
+	type values struct {
+		data, listen, nats, natsListen, key, prefix string
+		slots                                       int
+		lease, patience, backend                    time.Duration
+		level                                       slog.Level
+		accept                                      bool
+	}
+	for _, c := range []struct {
+		name    string
+		args    []string
+		environ []string
+		want    values
+	}{
+		{"file", nil, nil, values{"file-data", "127.0.0.1:1111", "nats://file:4222", "127.0.0.1:2222", "file-key", "/file", 3, 0, 0, 0, slog.LevelInfo, false}},
+		{"environment", nil, environ, values{"env-data", "127.0.0.1:3333", "nats://env:4222", "127.0.0.1:4444", "env-key", "/env", 4, 2 * time.Second, 3 * time.Second, 4 * time.Second, slog.LevelWarn, true}},
+		{"flags", flags, environ, values{"flag-data", "127.0.0.1:5555", "nats://flag:4222", "127.0.0.1:6666", "flag-key", "/flag", 0, 5 * time.Second, 6 * time.Second, 7 * time.Second, slog.LevelError, false}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			o, err := parseOptions(append([]string{"-config", file}, c.args...), c.environ, &bytes.Buffer{})
+			require.NoError(t, err)
+			require.Equal(t, c.want, values{
+				o.data, o.listen, o.nats, o.natsListen, o.keyFile, o.prefix, o.slots,
+				o.lease, o.patience, o.backendTimeout, o.logLevel, o.acceptConfig,
+			})
+		})
+	}
+	t.Run("defaults", func(t *testing.T) {
+		t.Parallel()
+		o, err := parseOptions([]string{"-config", write(t, "proxy.json", proxyJSON)}, nil, &bytes.Buffer{})
+		require.NoError(t, err)
+		require.Equal(t, runtime.NumCPU(), o.slots)
+		require.Equal(t, filepath.Join("from-file", "key"), o.keyFile)
+		require.Empty(t, o.nats)
+		o, err = parseOptions([]string{"-config", write(t, "proxy.json", proxyJSON), "-data", "d"}, nil, &bytes.Buffer{})
+		require.NoError(t, err)
+		require.Equal(t, filepath.Join("d", "key"), o.keyFile, "the key lies beside the data")
+	})
+}
+
+func TestEveryMistakeIsNamed(t *testing.T) {
+	t.Parallel()
+	good := write(t, "proxy.json", proxyJSON)
+	for _, c := range []struct {
+		name string
+		args []string
+		says []string
+	}{
+		{"no file", nil, []string{"-config is missing"}},
+		{"no such file", []string{"-config", good + ".none"}, []string{"proxy.json.none"}},
+		{"a bad file and bad flags", []string{"-config", write(t, "bad.json", `{"circles":[{"name":"c","backends":[{"name":"a","url":"ftp://x"}]}],"hash_key":"nonsense","colour":1}`), "-slots", "many", "-nope"}, []string{
+			"-nope", "hash_key", "backends[0].url", "colour", "-slots",
+		}},
+		{"all flags", []string{
+			"-config", good, "-listen", "7076", "-nats-listen", "x", "-nats", "http://n", "-slots", "2000", "-prefix", "p?", "-lease", "1ms",
+			"-patience", "-1s", "-backend-timeout", "-1s", "-archive", "s3://x", "stray",
+		}, []string{"stray", "-slots", "-listen", "-nats-listen", "-nats", "-prefix", "-lease", "-patience", "-backend-timeout", "-archive"}},
+		{"environment", []string{"-config", good}, []string{"RINGMASTER_LEASE"}},
+		{"certificate", []string{"-config", write(t, "tls.json", strings.Replace(proxyJSON, `"data_dir"`, `"https_enabled": true, "https_cert": "none.pem", "https_key": "none.key", "data_dir"`, 1))}, []string{"https_cert"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			var environ []string
+			if c.name == "environment" {
+				environ = []string{"RINGMASTER_LEASE=soon"}
+			}
+			_, err := parseOptions(c.args, environ, &bytes.Buffer{})
+			var usage *program.UsageError
+			require.ErrorAs(t, err, &usage)
+			require.GreaterOrEqual(t, len(usage.Mistakes), len(c.says), err)
+			for _, word := range c.says {
+				require.ErrorContains(t, err, word)
+			}
+			require.NotContains(t, err.Error(), "never-shown")
+			require.Equal(t, 2, program.Exit("api", err, &bytes.Buffer{}))
+		})
+	}
+}
+
+func TestCheckPrintsWhatItFound(t *testing.T) {
+	t.Parallel()
+	file := write(t, "proxy.json", proxyJSON)
+	var out bytes.Buffer
+	_, err := parseOptions([]string{"-config", file, "-check"}, []string{"RINGMASTER_LISTEN=127.0.0.1:9"}, &out)
+	require.ErrorIs(t, err, program.ErrDone)
+	got := strings.ReplaceAll(out.String(), filepath.Dir(file), "DIR")
+	golden := filepath.Join("testdata", "check.golden")
+	want, err := os.ReadFile(golden)
+	require.NoError(t, err)
+	require.Equal(t, string(want), got)
+	require.NotContains(t, got, "never-shown")
+
+	out.Reset()
+	_, err = parseOptions([]string{"-version", "-config", file}, nil, &out)
+	require.ErrorIs(t, err, program.ErrDone)
+	require.Contains(t, out.String(), "ringmaster api ")
+}
