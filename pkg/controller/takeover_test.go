@@ -83,7 +83,7 @@ func TestTakeoverAtRandomMoments(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, ttl, mixed()...)
 	random := dice(t)
-	changes := r.changes()
+	changes := r.changes(events.BucketOperations, events.BucketTasks, events.BucketLeases)
 	for range 3 {
 		workers := []*running{r.work(2), r.work(1)}
 		op := r.submit(add)
@@ -113,13 +113,13 @@ func TestTakeoverAtRandomMoments(t *testing.T) {
 	}
 }
 
-// changes tells of every change of a record.
-func (r *rig) changes() <-chan struct{} {
+// changes tells of every change of a record in some buckets.
+func (r *rig) changes(buckets ...string) <-chan struct{} {
 	r.t.Helper()
 	told := make(chan struct{}, 1000)
 	ctx, cancel := context.WithCancel(context.Background())
 	var telling sync.WaitGroup
-	for _, name := range []string{events.BucketOperations, events.BucketTasks, events.BucketLeases} {
+	for _, name := range buckets {
 		watch, err := r.bus.Bucket(name).Watch(ctx, "")
 		require.NoError(r.t, err)
 		telling.Go(func() {
@@ -176,32 +176,22 @@ func (r *rig) killed(id string, changes <-chan struct{}, moment int) {
 func TestTwoDriversOfOneOperation(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, ttl, mixed()...)
+	random := dice(t)
 	for range 3 {
 		r.control(func(o *controller.Options) { o.Poll = 20 * time.Millisecond })
 	}
 	r.work(2)
+	changes := r.changes(events.BucketOperations, events.BucketTasks)
 	for range 3 {
 		op := r.submit(add)
-		stop := make(chan struct{})
-		var thief sync.WaitGroup
-		thief.Go(func() {
-			bucket := r.leases.Bucket()
-			steal := time.NewTicker(15 * time.Millisecond)
-			defer steal.Stop()
-			for {
-				select {
-				case <-stop:
-					return
-				case <-steal.C:
-				}
-				if e, err := bucket.Get(context.Background(), ledger.OperationLease(op.ID)); err == nil {
-					_ = bucket.Delete(context.Background(), e.Key, e.Revision) // it may be gone by now
-				}
+		bucket := r.leases.Bucket()
+		for !r.read(op.ID).State.Terminal() {
+			r.awaitChanges(op.ID, changes, 1+random.IntN(6))
+			if e, err := bucket.Get(t.Context(), ledger.OperationLease(op.ID)); err == nil {
+				_ = bucket.Delete(t.Context(), e.Key, e.Revision) // it may be gone by now
 			}
-		})
+		}
 		r.expectMixed(op.ID)
-		close(stop)
-		thief.Wait()
 	}
 }
 
