@@ -13,6 +13,7 @@ import (
 
 	"ringmaster/events"
 	"ringmaster/pkg/bus"
+	"ringmaster/pkg/bus/bustest"
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/operation"
 )
@@ -330,14 +331,14 @@ func TestSubmitWithoutNATS(t *testing.T) {
 	dir := t.TempDir()
 	r := &rig{t: t, planner: &planner{}, carrier: newCarrier(), log: newRigLog(t)}
 	server := startNATS(t, dir)
-	var err error
-	r.bus, err = bus.Connect(t.Context(), bus.Options{URL: server.URL(), Token: server.Token(), Timeout: 300 * time.Millisecond})
-	require.NoError(t, err)
-	t.Cleanup(r.bus.Close)
-	require.NoError(t, r.bus.Apply(t.Context(), 0, bus.WithLeaseTTL(ttl)))
+	r.bus = bustest.Connect(t, bus.Options{URL: server.URL(), Token: server.Token()})
+	bustest.Apply(t, r.bus, bus.WithLeaseTTL(ttl))
 	r.open()
+	hasty := bustest.Connect(t, bus.Options{URL: server.URL(), Token: server.Token(), Timeout: 2 * time.Second})
+	impatient := *r.intake
+	impatient.Ledger, _, _ = parts(t, hasty, r.log)
 	require.NoError(t, server.Close(context.Background()))
-	_, _, err = r.intake.Submit(t.Context(), keyed("key", add))
+	_, _, err := impatient.Submit(t.Context(), keyed("key", add))
 	require.ErrorIs(t, err, bus.ErrUnavailable)
 	server = startNATS(t, dir)
 	require.Eventually(t, func() bool {
