@@ -40,6 +40,8 @@ type memoryRecords struct {
 	next    uint64
 	down    bool
 	reads   int
+	// torn is a record that cannot be read.
+	torn string
 }
 
 func newRecords() *memoryRecords {
@@ -110,8 +112,11 @@ func (m *memoryRecords) Operation(_ context.Context, id string) (ledger.Versione
 		return ledger.Versioned[operation.Operation]{}, err
 	}
 	r, ok := records[id]
-	if !ok {
+	switch {
+	case !ok:
 		return r, operation.ErrNotFound
+	case id == m.torn:
+		return r, ledger.ErrUnreadable
 	}
 	return r, nil
 }

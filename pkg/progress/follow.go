@@ -9,6 +9,7 @@ import (
 
 	"ringmaster/events"
 	"ringmaster/pkg/bus"
+	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/operation"
 )
 
@@ -149,13 +150,20 @@ func (p *Projection) pollOpen(ctx context.Context) error {
 			ids = append(ids, op.ID)
 		}
 	}
+	var unreadable error
 	for _, id := range ids {
-		if err := p.refresh(ctx, id); err != nil {
+		err := p.refresh(ctx, id)
+		if errors.Is(err, ledger.ErrUnreadable) {
+			// One record that cannot be read must not keep the others from being.
+			unreadable = errors.Join(unreadable, err)
+			continue
+		}
+		if err != nil {
 			return err
 		}
 	}
 	p.hear()
-	return nil
+	return unreadable
 }
 
 // refresh reads one record.

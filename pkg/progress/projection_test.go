@@ -104,6 +104,24 @@ func TestLostEventIsMadeUpForByThePoll(t *testing.T) {
 	})
 }
 
+// One record that cannot be read keeps neither the others from being read nor the
+// process from being ready.
+func TestUnreadableRecordHoldsUpNoOther(t *testing.T) {
+	started(t, Options{}, func(t *testing.T, p *Projection, records *memoryRecords, _ *memoryLog) {
+		for n := 1; n <= 9; n++ {
+			records.put(op(n, operation.Running))
+		}
+		records.torn = id(5)
+		pass(10 * DefaultPoll)
+		require.NoError(t, p.Ready())
+		for n := 1; n <= 9; n++ {
+			if n != 5 {
+				require.Equal(t, operation.Running, state(p, n))
+			}
+		}
+	})
+}
+
 func TestOperationOfWhichEveryEventWasLostIsFoundByTheRescan(t *testing.T) {
 	started(t, Options{}, func(t *testing.T, p *Projection, records *memoryRecords, _ *memoryLog) {
 		records.put(op(1, operation.Succeeded))
