@@ -123,9 +123,19 @@ func (q *Queue) fetch(ctx context.Context) (*Nudge, error) {
 
 // PurgeOperation removes the nudges of all tasks of an operation. One that is on
 // its way to a worker may still arrive.
+//
+// They are deleted one by one. A purge by subject would be one request, but the
+// server (2.15.2) then also stops redelivering nudges of other operations that
+// workers have given back or fallen silent about: they stay in the stream and
+// nobody gets them again.
 func (q *Queue) PurgeOperation(ctx context.Context, operation string) error {
-	if err := q.bus.purge(ctx, events.StreamTasks, events.OperationTasks(operation)); err != nil {
-		return fmt.Errorf("purging nudges of operation %s: %w", operation, err)
+	for r, err := range q.bus.scan(ctx, events.StreamTasks, events.OperationTasks(operation)) {
+		if err == nil {
+			err = q.bus.deleteMessage(ctx, events.StreamTasks, r.Sequence)
+		}
+		if err != nil {
+			return fmt.Errorf("removing the nudges of operation %s: %w", operation, err)
+		}
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"ringmaster/events"
 	"ringmaster/pkg/bus"
+	"ringmaster/pkg/bus/bustest"
 )
 
 // queue opens the queue and empties it when the test is over, since all tests
@@ -205,4 +206,85 @@ func testQueueFetchEnds(t *testing.T, e env) {
 	defer cancelShort()
 	_, err := q.Fetch(short)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+// What other operations have in the queue comes back to the workers whatever is
+// removed meanwhile.
+func TestRemovingAnOperationDisturbsNoOther(t *testing.T) {
+	t.Parallel()
+	const operations, tasks = 40, 5
+	b, _ := bustest.Start(t, bus.WithLeaseTTL(time.Second))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	q, err := b.Queue(ctx)
+	require.NoError(t, err)
+	name := func(operation int) string { return fmt.Sprintf("operation-%02d", operation) }
+	subject := func(operation, task int) string {
+		return events.TaskSubject("rebalance", name(operation), fmt.Sprint(task))
+	}
+	var mu sync.Mutex
+	all, deliveries, done := 0, map[string]int{}, map[string]bool{}
+	// Workers give a nudge back, at once or for later, or fall silent about it,
+	// before they acknowledge it. Now and then an operation of odd number ends.
+	work := func(n *bus.Nudge) {
+		mu.Lock()
+		count, seen := all, deliveries[n.Subject]
+		all++
+		deliveries[n.Subject]++
+		mu.Unlock()
+		switch turn := (count + seen) % 4; {
+		case seen > 2 || turn == 3:
+			if n.Ack(ctx) == nil {
+				mu.Lock()
+				done[n.Subject] = true
+				mu.Unlock()
+			}
+		case turn == 2: // silent
+		default:
+			_ = n.Later(time.Duration(turn) * 300 * time.Millisecond) // it comes back either way
+		}
+		if count%4 == 0 {
+			if err := q.PurgeOperation(ctx, name(count/4*2%operations+1)); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	var workers sync.WaitGroup
+	working, stop := context.WithCancel(ctx)
+	for range 10 {
+		workers.Go(func() {
+			for {
+				n, err := q.Fetch(working)
+				if err != nil {
+					return
+				}
+				work(n)
+			}
+		})
+	}
+	var publishers sync.WaitGroup
+	for operation := range operations {
+		publishers.Go(func() {
+			for task := range tasks {
+				if err := q.Publish(ctx, bus.Message{Subject: subject(operation, task), Data: []byte("x")}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	publishers.Wait()
+	require.Eventually(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		for operation := 0; operation < operations; operation += 2 {
+			for task := range tasks {
+				if !done[subject(operation, task)] {
+					return false
+				}
+			}
+		}
+		return true
+	}, patience, 20*time.Millisecond, "every nudge that was not removed is delivered until it is acknowledged")
+	stop()
+	workers.Wait()
 }
