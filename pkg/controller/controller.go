@@ -40,8 +40,11 @@ type Options struct {
 	// GiveUp is for how long an operation is tried that cannot be driven on, for
 	// whatever reason but that JetStream is away, before it fails (10 minutes).
 	GiveUp time.Duration
-	Logger *slog.Logger
-	Now    func() time.Time
+	// Stalled is for how long nothing has moved when an operation is shown to be
+	// stalled (5 minutes).
+	Stalled time.Duration
+	Logger  *slog.Logger
+	Now     func() time.Time
 }
 
 func (o Options) withDefaults() Options {
@@ -54,6 +57,7 @@ func (o Options) withDefaults() Options {
 	def(&o.Tell, time.Second)
 	def(&o.Orphan, time.Minute)
 	def(&o.GiveUp, 10*time.Minute)
+	def(&o.Stalled, 5*time.Minute)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

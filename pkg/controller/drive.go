@@ -32,6 +32,9 @@ type turn struct {
 	published map[string]time.Time
 	heldBack  bool
 	idle      time.Time
+	// movement is how far the tasks were when they last moved on, at moved.
+	movement movement
+	moved    time.Time
 
 	// telling guards sequence, which numbers progress events: a survey waits for
 	// several backends at once. told is when the last progress was sent.
@@ -107,7 +110,7 @@ func (t *turn) move(ctx context.Context, to operation.State, change func(*operat
 	if err != nil {
 		return err
 	}
-	next.Waits = []operation.Wait{}
+	next.Waits, next.Conditions = []operation.Wait{}, withoutStalled(next.Conditions)
 	if change != nil {
 		change(&next)
 	}

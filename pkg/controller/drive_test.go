@@ -312,6 +312,42 @@ func (r *rig) awaitQueue(n uint64) {
 	}, patience, tick, "%d nudges lie in the queue", n)
 }
 
+// While nothing moves, the operation says so beside its state, and why; another
+// controller knows it, and it goes when something moves.
+func TestAnOperationThatStallsSaysSo(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, ttl, work{0, 1, 0, named("a", 100)})
+	goOn := make(chan struct{})
+	r.carrier.before = func(ctx context.Context, _ operation.Task, _ *operation.Slice) error {
+		select {
+		case <-goOn:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	soon := func(o *controller.Options) { o.Stalled = 200 * time.Millisecond }
+	first := r.control(soon)
+	op := r.submit(add)
+	stalled := func() []operation.Condition { return r.read(op.ID).Conditions }
+	require.Eventually(t, func() bool { return len(stalled()) == 1 }, patience, tick)
+	c := stalled()[0]
+	require.Equal(t, "stalled", c.Type)
+	require.NotEmpty(t, c.Reason)
+	require.Equal(t, operation.Running, r.read(op.ID).State)
+	first.stop()
+	r.control(soon)
+	r.work(1)
+	require.Eventually(t, func() bool { return r.tasks(op.ID)["c1-000001"].State == operation.TaskRunning }, patience, tick)
+	require.Equal(t, []operation.Condition{c}, stalled())
+	require.Eventually(t, func() bool {
+		goOn <- struct{}{}
+		return len(stalled()) == 0
+	}, patience, 5*tick)
+	close(goOn)
+	require.Empty(t, r.finish(op.ID, operation.Succeeded).Conditions)
+}
+
 // Records that vanish: a planned task follows from the plan and is made again;
 // what a child had nobody knows.
 func TestTaskRecordsThatAreGone(t *testing.T) {

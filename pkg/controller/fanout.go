@@ -141,6 +141,9 @@ func (t *turn) watchOver(ctx context.Context, phase operation.Phase, changes <-c
 			if err := t.publish(ctx); err != nil {
 				return err
 			}
+			if err := t.watchStall(ctx); err != nil {
+				return err
+			}
 		}
 		t.tellProgress(ctx)
 		sweep, look = false, false
