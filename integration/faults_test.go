@@ -150,17 +150,24 @@ func TestFaultsNeverEndInAFalseSuccess(t *testing.T) {
 		ids[i] = in.rebalanceRemove(i, []harness.Backend{{Name: "leaver", URL: froms[i].URL()}}, fmt.Sprintf("case%02d", i)).ID
 	}
 	ended := make([]operation.Operation, len(cases))
+	waiting := map[string]bool{}
 	require.Eventually(t, func() bool {
 		open := 0
 		for i, id := range ids {
 			op, err := in.Client.Operation(bounded(t), id)
 			require.NoError(t, err)
+			if len(op.Waits) > 0 {
+				waiting[cases[i].name] = true
+			}
 			if ended[i] = op; !op.State.Terminal() {
 				open++
 			}
 		}
 		return open == 0
 	}, patience, 100*time.Millisecond, "every operation ends")
+	// Long waits are seen by whoever looks at the operation.
+	require.True(t, waiting["destination is a black hole"])
+	require.True(t, waiting["source is a black hole"])
 	for i, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			op, in := ended[i], in.as(t)
@@ -316,4 +323,31 @@ func TestOneRefusingBackendDoesNotHoldUpTheOthers(t *testing.T) {
 	bad.Handle(nil)
 	in.succeed(in.rebalanceRemove(0, []harness.Backend{source.configured("leaver")}).ID)
 	in.requireMoved(0, b[2:], b[:2], "db")
+}
+
+// A backend that refuses for good costs each slice one try, once it has been
+// given up, and not its whole patience again.
+func TestRefusingBackendIsGivenUpOnce(t *testing.T) {
+	t.Parallel()
+	const slices = 30
+	b := startBackends(t, 2)
+	b[0].fill("db", slices, 20)
+	to := b[1].proxied()
+	var writes atomic.Int64
+	refused := harness.Refuse(http.StatusServiceUnavailable, "not today")
+	to.Handle(only(harness.IsWrite, func(*harness.Proxy) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			writes.Add(1)
+			refused(w, r)
+		}
+	})(to))
+	in := install(t)
+	require.NoError(t, in.WriteConfigURLs(to.URL()))
+	in.startAPI("-patience", "1s")
+	in.startWorker("-patience", "1s", "-slots", "1")
+	op := in.rebalanceRemove(0, []harness.Backend{b[0].configured("gone")})
+	ended := in.finish(op.ID, operation.Failed)
+	require.Contains(t, ended.Error.Detail, "not today")
+	require.Equal(t, slices, in.report(op.ID).Slices.Unequal)
+	require.Less(t, writes.Load(), int64(slices+20))
 }

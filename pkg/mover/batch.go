@@ -101,7 +101,7 @@ func (b *batcher) post(next *batch) error {
 			b.t.mover.outages.end(b.t.destination.URL(), refusesWrites)
 			b.t.sent.Add(int64(len(next.lines)))
 			return b.forget(next, dropped)
-		case !tookNothing(err):
+		case !tookNothing(err), b.t.mover.givenUp(b.t.destination.URL(), refusesWrites):
 			return &writeError{err}
 		}
 		var refusal *influx.Error

@@ -158,6 +158,14 @@ func (m *Mover) patience(t trouble) time.Duration {
 	return m.config.Refused
 }
 
+// givenUp reports whether a backend has been in trouble for longer than it is put
+// up with: then every further call gets one try.
+func (m *Mover) givenUp(server string, kind troubleKind) bool {
+	t := trouble{server, kind}
+	o, ok := m.outages.get(t)
+	return ok && m.config.Now().Sub(o.since) >= m.patience(t)
+}
+
 func gaveUp(c call, isAway bool, format string, args ...any) error {
 	return &gaveUpError{away: isAway, own: operation.Error{
 		Code: codeBackendRefuses, Detail: operation.Clip(c.what + ": " + fmt.Sprintf(format, args...)),
