@@ -68,7 +68,7 @@ func TestAdminTokenThatCannotBeUsed(t *testing.T) {
 	token, err := adminToken(dir)
 	require.NoError(t, err)
 	require.Equal(t, "own-token", token)
-	require.NoError(t, os.Chmod(path, 0o644)) //nolint:gosec // that is what is tested
+	require.NoError(t, os.Chmod(path, 0o644)) // that is what is tested
 	_, err = adminToken(dir)
 	require.ErrorContains(t, err, "chmod 600")
 	_, err = adminToken(filepath.Join(dir, "none"))
