@@ -62,7 +62,6 @@ bench: ## measure: the packages' benchmarks, then whole moves against a bare loo
 
 lint: $(LINTER) ## run golangci-lint, built once in its pinned version
 	GOLANGCI_LINT_CACHE=$(CACHE)/golangci-lint $(LINTER) run ./...
-	$(call nested,CGO_ENABLED=0 GOLANGCI_LINT_CACHE=$(CACHE)/golangci-lint $(LINTER) run --config $(CURDIR)/.golangci.yaml ./...)
 
 $(LINTER):
 	@echo 'building golangci-lint $(GOLANGCI_LINT_VERSION)'
