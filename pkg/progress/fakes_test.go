@@ -40,8 +40,7 @@ type memoryRecords struct {
 	next    uint64
 	down    bool
 	reads   int
-	// torn is a record that cannot be read.
-	torn string
+	torn    string
 }
 
 func newRecords() *memoryRecords {
@@ -67,6 +66,19 @@ func (m *memoryRecords) setDown(down bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.down = down
+}
+
+// tear makes one record unreadable.
+func (m *memoryRecords) tear(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.torn = id
+}
+
+func (m *memoryRecords) isTorn(id string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return id == m.torn
 }
 
 func (m *memoryRecords) all() (map[string]ledger.Versioned[operation.Operation], error) {
@@ -115,7 +127,7 @@ func (m *memoryRecords) Operation(_ context.Context, id string) (ledger.Versione
 	switch {
 	case !ok:
 		return r, operation.ErrNotFound
-	case id == m.torn:
+	case m.isTorn(id):
 		return r, ledger.ErrUnreadable
 	}
 	return r, nil

@@ -111,7 +111,7 @@ func TestUnreadableRecordHoldsUpNoOther(t *testing.T) {
 		for n := 1; n <= 9; n++ {
 			records.put(op(n, operation.Running))
 		}
-		records.torn = id(5)
+		records.tear(id(5))
 		pass(10 * DefaultPoll)
 		require.NoError(t, p.Ready())
 		for n := 1; n <= 9; n++ {
