@@ -17,6 +17,8 @@ func Address(p Payload) string {
 		return p.address()
 	case ResyncRequest:
 		return p.address()
+	case ClearRequest:
+		return p.address()
 	case ReindexRequest:
 		return p.address()
 	case MissingSegmentsDelete:

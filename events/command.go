@@ -61,6 +61,10 @@ func RequestFor(op operation.Operation) (Payload, error) {
 		r := ResyncRequest{Command: head}
 		err = json.Unmarshal(op.Parameters, &r.Parameters)
 		p = r
+	case operation.KindClear:
+		r := ClearRequest{Command: head}
+		err = json.Unmarshal(op.Parameters, &r.Parameters)
+		p = r
 	case operation.KindReindex:
 		r := ReindexRequest{Command: head}
 		err = json.Unmarshal(op.Parameters, &r.Parameters)

@@ -27,6 +27,9 @@ type RebalanceParameters struct {
 	// Workers is how many measurements move at once from one source; 0 leaves
 	// it to the free slots.
 	Workers int `json:"workers,omitempty"`
+	// Batch is how many points one write holds at most; 0 leaves it to the
+	// worker.
+	Batch int `json:"batch,omitempty"`
 	// Depth is how the copy is proven.
 	Depth operation.Depth `json:"depth,omitempty"`
 }

@@ -1,6 +1,10 @@
 package events
 
-import "ringmaster/pkg/operation"
+import (
+	"time"
+
+	"ringmaster/pkg/operation"
+)
 
 // TypeRecoveryRequest is the type string of RecoveryRequest.
 const TypeRecoveryRequest = "ringmaster.recovery.request.v1"
@@ -22,12 +26,19 @@ type RecoveryParameters struct {
 	BackendURLs []string `json:"backend_urls,omitempty"`
 	// Databases limits the copy; empty means all.
 	Databases []string `json:"databases,omitempty"`
-	// SinceSeconds limits the copy to points not older than this Unix time, in
-	// seconds; 0 means all.
+	// SinceSeconds limits the copy to the last seconds before the request; 0
+	// means all.
 	SinceSeconds int64 `json:"since_seconds,omitempty"`
+	// Since limits the copy to points that are not older.
+	Since *time.Time `json:"since,omitempty"`
 	// Workers is how many measurements are copied at once from one source; 0
 	// leaves it to the free slots.
 	Workers int `json:"workers,omitempty"`
+	// Batch is how many points one write holds at most; 0 leaves it to the
+	// worker.
+	Batch int `json:"batch,omitempty"`
+	// Depth is how the copy is proven.
+	Depth operation.Depth `json:"depth,omitempty"`
 }
 
 // EventType returns TypeRecoveryRequest.

@@ -25,6 +25,7 @@ func Messages() []Message {
 		command[RebalanceRequest](),
 		command[RecoveryRequest](),
 		command[ResyncRequest](),
+		command[ClearRequest](),
 		command[ReindexRequest](),
 		command[MissingSegmentsDelete](),
 		command[ScopeTake](),

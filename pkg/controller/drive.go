@@ -13,6 +13,7 @@ import (
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/mover"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/topology"
 )
 
 // turn is one operation being driven by this process.
@@ -189,30 +190,42 @@ func (t *turn) layout(ctx context.Context) (mover.Layout, error) {
 	if current == nil || current.Epoch != op.Epoch {
 		return mover.Layout{}, errEpochChanged(op.Epoch)
 	}
-	p, err := operation.ParseRebalance(op.Parameters)
+	p, err := operation.ParseMove(op.Kind, op.Parameters)
 	if err != nil {
 		return mover.Layout{}, err
 	}
-	circle, ok := current.Circle(p.CircleID)
+	var former *topology.Topology
+	if current.Parent != 0 {
+		former, err = t.ledger.TopologyAt(ctx, current.Parent)
+		if err != nil && !errors.Is(err, bus.ErrNotFound) {
+			return mover.Layout{}, err
+		}
+	}
+	at := mover.Layout{Epoch: current.Epoch}
+	for _, id := range p.Circles(len(current.Circles)) {
+		circle, err := layoutOf(current, former, id)
+		if err != nil {
+			return mover.Layout{}, err
+		}
+		at.Circles = append(at.Circles, circle)
+	}
+	return at, nil
+}
+
+// layoutOf is where the measurements of one circle belong, and where they did
+// before; former may be nil.
+func layoutOf(current, former *topology.Topology, id int) (mover.CircleLayout, error) {
+	circle, ok := current.Circle(id)
 	if !ok {
-		return mover.Layout{}, &operation.Error{Code: "no_circle", Detail: fmt.Sprintf("the topology has no circle %d", p.CircleID)}
+		return mover.CircleLayout{}, &operation.Error{Code: "no_circle", Detail: fmt.Sprintf("the topology has no circle %d", id)}
 	}
-	at := mover.Layout{Epoch: current.Epoch, Circle: circle}
-	if at.Placement, err = current.Placement(circle.ID); err != nil {
-		return mover.Layout{}, err
+	at := mover.CircleLayout{Circle: circle}
+	var err error
+	if at.Placement, err = current.Placement(id); err != nil || former == nil {
+		return at, err
 	}
-	if current.Parent == 0 {
-		return at, nil
-	}
-	former, err := t.ledger.TopologyAt(ctx, current.Parent)
-	if errors.Is(err, bus.ErrNotFound) {
-		return at, nil
-	}
-	if err != nil {
-		return mover.Layout{}, err
-	}
-	if _, ok := former.Circle(p.CircleID); ok {
-		at.Former, err = former.Placement(p.CircleID)
+	if _, ok := former.Circle(id); ok {
+		at.Former, err = former.Placement(id)
 	}
 	return at, err
 }
@@ -319,11 +332,11 @@ func nothingToDo(plan *operation.Plan) *operation.Result {
 // finish stores the report and ends the operation.
 func (t *turn) finish(ctx context.Context, state operation.State, v *operation.Verdict, change func(*operation.Operation)) error {
 	op := &t.record.Value
-	p, err := operation.ParseRebalance(op.Parameters)
+	p, err := operation.ParseMove(op.Kind, op.Parameters)
 	if err != nil {
 		return err
 	}
-	doc, err := t.ledger.PutDocument(ctx, op.ID, "report", v.Report(op.ID, p.Depth))
+	doc, err := t.ledger.PutDocument(ctx, op.ID, "report", v.Report(op.ID, p.Tuned().Depth))
 	if err != nil {
 		return err
 	}

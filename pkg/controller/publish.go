@@ -19,7 +19,7 @@ const maxNudged = 256
 // stays the only one. Tasks of a later wave wait for the earlier ones, and a
 // limit on workers bounds the tasks of one source.
 func (t *turn) publish(ctx context.Context) error {
-	p, err := operation.ParseRebalance(t.record.Value.Parameters)
+	workers, err := t.workers()
 	if err != nil {
 		return err
 	}
@@ -47,7 +47,7 @@ func (t *turn) publish(ctx context.Context) error {
 		if task.State.Ended() || alive[task.ID] {
 			continue
 		}
-		if task.Wave != wave || waiting >= maxNudged || p.Workers > 0 && busy[task.Source] >= p.Workers {
+		if task.Wave != wave || waiting >= maxNudged || workers > 0 && busy[task.Source] >= workers {
 			t.heldBack = true
 			continue
 		}
@@ -72,6 +72,21 @@ func (t *turn) publish(ctx context.Context) error {
 		t.idle = now
 	}
 	return nil
+}
+
+// workers is how many tasks of one source may run at once; 0 means any number.
+func (t *turn) workers() (int, error) {
+	op := &t.record.Value
+	p, err := operation.ParseMove(op.Kind, op.Parameters)
+	if err != nil {
+		return 0, err
+	}
+	if workers := p.Tuned().Workers; workers > 0 || op.Kind != operation.KindClear {
+		return workers, nil
+	}
+	// What is dropped cannot be brought back, and a server that drops answers
+	// nobody else quickly.
+	return 1, nil
 }
 
 // liveTasks returns the tasks of the operation whose claims live.

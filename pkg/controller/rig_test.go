@@ -324,8 +324,9 @@ func (p *planner) Plan(ctx context.Context, op *operation.Operation, at mover.La
 			return plan, err
 		}
 	}
-	for i := range at.Circle.Backends {
-		b := &at.Circle.Backends[i]
+	circle := at.Circles[0].Circle
+	for i := range circle.Backends {
+		b := &circle.Backends[i]
 		plan.Backends = append(plan.Backends, operation.PlanBackend{Name: b.Name, URL: b.URL, Databases: 1, Measurements: 100, InPlace: 100})
 	}
 	moves := map[[2]int]*operation.PlanMove{}

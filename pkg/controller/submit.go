@@ -287,7 +287,7 @@ func (s *Intake) prepare(r operation.Request) (operation.Operation, error) {
 	case r.Limits != operation.Limits{}:
 		return operation.Operation{}, &operation.NotImplementedError{What: "limiting an operation"}
 	}
-	p, err := operation.ParseRebalance(r.Parameters)
+	p, err := operation.ParseMove(r.Kind, r.Parameters)
 	if err != nil {
 		return operation.Operation{}, err
 	}
@@ -295,23 +295,8 @@ func (s *Intake) prepare(r operation.Request) (operation.Operation, error) {
 	if current == nil {
 		return operation.Operation{}, errors.New("no topology is known yet")
 	}
-	circle, ok := current.Circle(p.CircleID)
-	if !ok {
-		return operation.Operation{}, &operation.InvalidError{
-			Field: "circle_id", Problem: fmt.Sprintf("there is no circle %d", p.CircleID),
-			Hint: fmt.Sprintf("the configuration has circles 0 to %d", len(current.Circles)-1),
-		}
-	}
-	for i, removed := range p.RemovedBackends {
-		for j := range circle.Backends {
-			if topology.SameServer(circle.Backends[j].URL, removed.URL) {
-				return operation.Operation{}, &operation.InvalidError{
-					Field:   fmt.Sprintf("removed_backends[%d].url", i),
-					Problem: fmt.Sprintf("%s is still a backend of circle %d", removed.URL, p.CircleID),
-					Hint:    "take it out of the configuration first",
-				}
-			}
-		}
+	if err := checkAgainst(current, p); err != nil {
+		return operation.Operation{}, err
 	}
 	parameters, err := json.Marshal(p)
 	if err != nil {
@@ -319,7 +304,8 @@ func (s *Intake) prepare(r operation.Request) (operation.Operation, error) {
 	}
 	now := s.Now().UTC()
 	op := operation.Operation{
-		ID: s.NewID(), Kind: r.Kind, State: operation.Queued, Scope: p.Scope(),
+		ID: s.NewID(), Kind: r.Kind, State: operation.Queued,
+		Scope:      operation.CircleScopes(p, len(current.Circles)),
 		Conditions: []operation.Condition{}, Waits: []operation.Wait{},
 		DryRun: r.DryRun, Hold: r.Hold, Parameters: parameters, Limits: r.Limits,
 		Reason: r.Reason, RequestedBy: r.RequestedBy, CreatedAt: now,
@@ -332,8 +318,63 @@ func (s *Intake) prepare(r operation.Request) (operation.Operation, error) {
 	return op, nil
 }
 
+// checkAgainst refuses a move that does not fit the circles there are.
+func checkAgainst(t *topology.Topology, m operation.Move) error {
+	switch p := m.(type) {
+	case operation.Rebalance:
+		circle, err := circleOf(t, "circle_id", p.CircleID)
+		if err != nil {
+			return err
+		}
+		for i, removed := range p.RemovedBackends {
+			if circle.On(removed.URL) != nil {
+				return &operation.InvalidError{
+					Field:   fmt.Sprintf("removed_backends[%d].url", i),
+					Problem: fmt.Sprintf("%s is still a backend of circle %d", removed.URL, p.CircleID),
+					Hint:    "take it out of the configuration first",
+				}
+			}
+		}
+	case operation.Recovery:
+		if _, err := circleOf(t, "from_circle_id", p.FromCircleID); err != nil {
+			return err
+		}
+		to, err := circleOf(t, "to_circle_id", p.ToCircleID)
+		if err != nil {
+			return err
+		}
+		for i, address := range p.BackendURLs {
+			if to.On(address) == nil {
+				return &operation.InvalidError{
+					Field:   fmt.Sprintf("backend_urls[%d]", i),
+					Problem: fmt.Sprintf("%s is no backend of circle %d", address, p.ToCircleID),
+					Hint:    "name backends of the circle that is filled, as in the configuration",
+				}
+			}
+		}
+	case operation.Clear:
+		_, err := circleOf(t, "circle_id", p.CircleID)
+		return err
+	}
+	return nil
+}
+
+func circleOf(t *topology.Topology, field string, id int) (*topology.Circle, error) {
+	circle, ok := t.Circle(id)
+	if !ok {
+		return nil, &operation.InvalidError{
+			Field: field, Problem: fmt.Sprintf("there is no circle %d", id),
+			Hint: fmt.Sprintf("the configuration has circles 0 to %d", len(t.Circles)-1),
+		}
+	}
+	return circle, nil
+}
+
 // seal encrypts the credentials in the parameters, under the operation's id.
 func (s *Intake) seal(op *operation.Operation) error {
+	if op.Kind != operation.KindRebalance {
+		return nil // the others have none
+	}
 	p, err := operation.ParseRebalance(op.Parameters)
 	if err != nil {
 		return err

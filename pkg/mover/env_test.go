@@ -202,7 +202,7 @@ func (e *env) layout() mover.Layout {
 	require.True(e.t, ok)
 	placement, err := top.Placement(0)
 	require.NoError(e.t, err)
-	return mover.Layout{Epoch: 1, Circle: circle, Placement: placement, Former: e.former}
+	return mover.Layout{Epoch: 1, Circles: []mover.CircleLayout{{Circle: circle, Placement: placement, Former: e.former}}}
 }
 
 // plan plans the move.

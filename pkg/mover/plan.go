@@ -16,6 +16,13 @@ import (
 // Layout is where things belong while an operation is planned.
 type Layout struct {
 	Epoch uint64
+	// Circles are those that the operation is about, as it names them: for
+	// a recovery first the one that is read.
+	Circles []CircleLayout
+}
+
+// CircleLayout is where the measurements of one circle belong.
+type CircleLayout struct {
 	// Circle and Placement are of the operation's epoch.
 	Circle    *topology.Circle
 	Placement *topology.Placement
@@ -42,7 +49,7 @@ func (m *Mover) Plan(ctx context.Context, op *operation.Operation, at Layout, jo
 	if err != nil {
 		return plan, err
 	}
-	sources, err := m.sources(ctx, op, at.Circle, parameters.RemovedBackends, &sharedWaiter{to: job, waits: map[string]*operation.Wait{}})
+	sources, err := m.sources(ctx, op, at.Circles[0].Circle, parameters.RemovedBackends, &sharedWaiter{to: job, waits: map[string]*operation.Wait{}})
 	for _, s := range sources {
 		defer s.client.Close()
 	}
@@ -50,11 +57,11 @@ func (m *Mover) Plan(ctx context.Context, op *operation.Operation, at Layout, jo
 		return plan, err
 	}
 	byURL := map[string]int{}
-	for i := range at.Circle.Backends {
-		byURL[at.Circle.Backends[i].URL] = i
+	for i := range at.Circles[0].Circle.Backends {
+		byURL[at.Circles[0].Circle.Backends[i].URL] = i
 	}
 	owner := func(db, measurement string) int {
-		return byURL[at.Placement.Owner(db, measurement).URL]
+		return byURL[at.Circles[0].Placement.Owner(db, measurement).URL]
 	}
 	err = surveyAll(ctx, sources, func(ctx context.Context, s *survey) error {
 		return s.read(ctx, m, parameters.Databases, owner)
@@ -62,7 +69,7 @@ func (m *Mover) Plan(ctx context.Context, op *operation.Operation, at Layout, jo
 	if err != nil {
 		return plan, err
 	}
-	assignWaves(sources, at.Former)
+	assignWaves(sources, at.Circles[0].Former)
 	found := make([][]look, len(sources))
 	err = surveyAll(ctx, sources, func(ctx context.Context, s *survey) (err error) {
 		found[s.index], err = s.estimate(ctx, m, sources, started)

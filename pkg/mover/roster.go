@@ -76,6 +76,9 @@ func (r *Roster) credentials(ctx context.Context, op *operation.Operation, addre
 			}
 		}
 	}
+	if op.Kind != operation.KindRebalance {
+		return topology.Credentials{}, fmt.Errorf("operation %s has no backend %s", op.ID, address)
+	}
 	p, err := operation.ParseRebalance(op.Parameters)
 	if err != nil {
 		return topology.Credentials{}, err

@@ -145,8 +145,9 @@ func (t *transfer) judge(ctx context.Context, group []int, of *operation.Task, v
 // digest reports whether the operation wants the destination read back even
 // where counts prove a slice. Parameters that cannot be read want it.
 func (t *transfer) digest() bool {
-	p, err := operation.ParseRebalance(t.job.Operation().Parameters)
-	return err != nil || p.Depth == operation.DepthDigest
+	op := t.job.Operation()
+	p, err := operation.ParseMove(op.Kind, op.Parameters)
+	return err != nil || p.Tuned().Depth == operation.DepthDigest
 }
 
 // prove applies a sieve to slices that were copied to an empty destination and

@@ -98,7 +98,7 @@ func (b *Bundler) addSlice(c Candidate, s Slice) error {
 	cost := s.Points + b.budget.SliceCost + b.budget.SeriesCost*c.Series
 	size := sliceOverhead + s.nameBytes()
 	t := b.current
-	full := t != nil && (t.From != c.From || t.To != c.To || t.Wave != c.Wave ||
+	full := t != nil && (t.From != c.From || t.To != c.To || t.Wave != c.Wave || t.Rule != c.Rule ||
 		b.cost+cost > b.target || t.Span.Count >= b.budget.TaskSlices || b.bytes+size > b.budget.TaskBytes)
 	if full {
 		b.closeTask()
@@ -110,7 +110,7 @@ func (b *Bundler) addSlice(c Candidate, s Slice) error {
 	}
 	if b.current == nil {
 		b.current = &PlanTask{
-			From: c.From, To: c.To, Wave: c.Wave,
+			From: c.From, To: c.To, Wave: c.Wave, Rule: c.Rule,
 			Span: Span{Chunk: len(b.chunks), First: len(b.buffer)},
 		}
 		b.cost, b.bytes = 0, 0

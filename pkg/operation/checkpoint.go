@@ -20,7 +20,27 @@ const (
 	SliceFailed
 	// SliceHandedOver was too large and belongs to the task's children now.
 	SliceHandedOver
+	// SliceCompared has been compared and is about to be copied; Replaced counts
+	// what it disagreed about.
+	SliceCompared
+	// SliceEqual was equal at both ends, point by point, and was not copied.
+	SliceEqual
+	// SliceSameCounts had the same counts at both ends and was not copied,
+	// because the operation asked for no more than counts.
+	SliceSameCounts
+	// SliceProven is held by its owner, point by point, and is about to be
+	// dropped; SliceDropped has been.
+	SliceProven
+	SliceDropped
+	// SliceKept was not dropped; the task's Problems say why.
+	SliceKept
+	lastSliceState = SliceKept
 )
+
+// Finished reports whether nothing is left to do for a slice in this state.
+func (s SliceState) Finished() bool {
+	return s != SlicePending && s != SliceCompared && s != SliceProven
+}
 
 // Evidence is what copying a slice has seen, for the verification to compare.
 type Evidence struct {
@@ -35,6 +55,11 @@ type Evidence struct {
 	// Kept counts the points of which the destination held another value; a
 	// copy never replaces it.
 	Kept int64
+	// Replaced counts the points of which the destination held another value
+	// that gave way to the source's.
+	Replaced int64
+	// Returned counts the points sent to the source, which lacked them.
+	Returned int64
 	// Expired counts the points that retention no longer admits.
 	Expired int64
 	// Counts is the sum over all values of a hash of (series, field): equal
@@ -55,7 +80,7 @@ func (c Checkpoint) state(i int) SliceState {
 	return c[i].State
 }
 
-const checkpointVersion = 1
+const checkpointVersion = 2
 
 // MarshalJSON packs the checkpoint.
 func (c Checkpoint) MarshalJSON() ([]byte, error) {
@@ -70,7 +95,7 @@ func (c Checkpoint) MarshalJSON() ([]byte, error) {
 		if e.State == SlicePending {
 			continue
 		}
-		for _, n := range []int64{e.Rows, e.Values, e.Written, e.Kept, e.Expired} {
+		for _, n := range []int64{e.Rows, e.Values, e.Written, e.Kept, e.Replaced, e.Returned, e.Expired} {
 			packed = binary.AppendVarint(packed, n)
 		}
 		packed = binary.LittleEndian.AppendUint64(packed, e.Counts)
@@ -118,14 +143,14 @@ func unpackCheckpoint(b []byte) (Checkpoint, error) {
 		e := &c[i]
 		e.DestinationEmpty = b[0]&1 == 1
 		e.State = SliceState(b[0] >> 1)
-		if e.State > SliceHandedOver {
+		if e.State > lastSliceState {
 			return nil, errCheckpoint
 		}
 		b = b[1:]
 		if e.State == SlicePending {
 			continue
 		}
-		for _, into := range []*int64{&e.Rows, &e.Values, &e.Written, &e.Kept, &e.Expired} {
+		for _, into := range []*int64{&e.Rows, &e.Values, &e.Written, &e.Kept, &e.Replaced, &e.Returned, &e.Expired} {
 			v, used := binary.Varint(b)
 			if used <= 0 {
 				return nil, errCheckpoint

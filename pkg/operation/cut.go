@@ -14,7 +14,8 @@ type Window struct {
 
 // Candidate is one measurement window that has to move, as the survey saw it.
 type Candidate struct {
-	From, To, Wave  int
+	From, To, Wave int
+	Rule
 	Database        string
 	RetentionPolicy string
 	Measurement     string

@@ -10,13 +10,14 @@ const (
 	KindRebalance             Kind = "rebalance"
 	KindRecovery              Kind = "recovery"
 	KindResync                Kind = "resync"
+	KindClear                 Kind = "clear"
 	KindReindex               Kind = "reindex"
 	KindDeleteMissingSegments Kind = "delete_missing_segments"
 )
 
 // Kinds lists every kind in the order documents name them.
 func Kinds() []Kind {
-	return []Kind{KindRebalance, KindRecovery, KindResync, KindReindex, KindDeleteMissingSegments}
+	return []Kind{KindRebalance, KindRecovery, KindResync, KindClear, KindReindex, KindDeleteMissingSegments}
 }
 
 // Valid reports whether k is one of Kinds.
@@ -24,4 +25,10 @@ func (k Kind) Valid() bool { return slices.Contains(Kinds(), k) }
 
 // Implemented reports whether this release carries the kind out. The others
 // are on the wire already, so that commands and scripts need not change later.
-func (k Kind) Implemented() bool { return k == KindRebalance }
+func (k Kind) Implemented() bool { return k.Move() }
+
+// Move reports whether the kind works on the points of circles: it moves them, or
+// removes the copies that are left behind.
+func (k Kind) Move() bool {
+	return k == KindRebalance || k == KindRecovery || k == KindResync || k == KindClear
+}

@@ -104,4 +104,14 @@ type PlanTask struct {
 	Wave   int   `json:"wave,omitempty"`
 	Span   Span  `json:"span"`
 	Points int64 `json:"points"`
+	Rule
+}
+
+// Rule says what a task does where its ends hold different things.
+type Rule struct {
+	// Overrule: where both ends hold a point, the source's values replace the
+	// destination's. Without it the destination keeps its own.
+	Overrule bool `json:"overrule,omitempty"`
+	// Mutual: what only the destination holds is copied to the source, too.
+	Mutual bool `json:"mutual,omitempty"`
 }

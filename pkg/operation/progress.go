@@ -9,6 +9,7 @@ type Phase string
 const (
 	PhasePlan   Phase = "plan"
 	PhaseCopy   Phase = "copy"
+	PhaseDrop   Phase = "drop"
 	PhaseVerify Phase = "verify"
 	PhaseDone   Phase = "done"
 )
@@ -53,10 +54,15 @@ type PointCounts struct {
 	// Estimated is the plan's sampled estimate, corrected by what the tasks that
 	// are done have had.
 	Estimated int64 `json:"estimated"`
-	// Copied is read at a source and acknowledged by, or already held by, its owner.
+	// Copied is the points of slices that were copied: read at a source and
+	// acknowledged by, or already held by, their owner.
 	Copied int64 `json:"copied"`
 	// Verified is proven to be at its owner.
 	Verified int64 `json:"verified"`
+	// Unchanged is what was not copied because it was equal at both ends.
+	Unchanged int64 `json:"unchanged"`
+	// Dropped is what a clear has removed.
+	Dropped int64 `json:"dropped"`
 }
 
 // ByteCounts counts bytes on the wire: msgpack read, line protocol written

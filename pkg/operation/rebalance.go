@@ -6,17 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-)
-
-// Depth is how a copy is proven.
-type Depth string
-
-const (
-	// DepthCount proves a slice by counts per series and field where counts
-	// prove it (an empty destination, an unchanged source), else by points.
-	DepthCount Depth = "count"
-	// DepthDigest reads the destination back and compares every point.
-	DepthDigest Depth = "digest"
+	"time"
 )
 
 // RebalanceMode says whether a circle has grown or shrunk.
@@ -29,22 +19,14 @@ const (
 	RebalanceRemove RebalanceMode = "rm"
 )
 
-// MaxWorkers bounds the `workers` parameter.
-const MaxWorkers = 1024
-
 // Rebalance are the parameters of KindRebalance.
 type Rebalance struct {
 	// CircleID is the circle's index in the configuration, from 0.
 	CircleID  int           `json:"circle_id"`
 	Operation RebalanceMode `json:"operation"`
-	// Databases limits the move; empty means all.
-	Databases []string `json:"databases,omitempty"`
 	// RemovedBackends are read as sources too; required for RebalanceRemove.
 	RemovedBackends []RemovedBackend `json:"removed_backends,omitempty"`
-	// Workers is how many measurements move at once from one source; 0 leaves
-	// it to the free slots.
-	Workers int   `json:"workers,omitempty"`
-	Depth   Depth `json:"depth,omitempty"`
+	Tuning
 }
 
 // RemovedBackend is a backend that has left its circle. Username and Password
@@ -66,16 +48,12 @@ func (b RemovedBackend) GoString() string { return b.String() }
 // ParseRebalance reads and checks rebalance parameters. Unknown keys are
 // refused; the error is an *InvalidError that names the field.
 func ParseRebalance(raw json.RawMessage) (Rebalance, error) {
-	// A missing circle_id must not mean circle 0.
-	var required struct {
-		CircleID *int `json:"circle_id"`
-	}
 	var p Rebalance
 	if err := decodeStrict(raw, &p); err != nil {
 		return p, err
 	}
-	if err := json.Unmarshal(raw, &required); err != nil || required.CircleID == nil {
-		return p, &InvalidError{Field: "circle_id", Problem: "is missing", Hint: "give the index of the circle, starting at 0"}
+	if err := requireCircles(raw, "circle_id"); err != nil {
+		return p, err
 	}
 	return p, p.validate()
 }
@@ -96,20 +74,8 @@ func (p *Rebalance) validate() error {
 	default:
 		return &InvalidError{Field: "operation", Problem: fmt.Sprintf("%q is not an operation", p.Operation), Hint: "use add or rm"}
 	}
-	switch p.Depth {
-	case "":
-		p.Depth = DepthCount
-	case DepthCount, DepthDigest:
-	default:
-		return &InvalidError{Field: "depth", Problem: fmt.Sprintf("%q is not a depth", p.Depth), Hint: "use count or digest"}
-	}
-	if p.Workers < 0 || p.Workers > MaxWorkers {
-		return &InvalidError{Field: "workers", Problem: fmt.Sprintf("%d is out of range", p.Workers), Hint: fmt.Sprintf("use 0 (no limit) to %d", MaxWorkers)}
-	}
-	for i, db := range p.Databases {
-		if db == "" {
-			return &InvalidError{Field: fmt.Sprintf("databases[%d]", i), Problem: "is empty", Hint: "leave databases out to move all of them"}
-		}
+	if err := p.Tuning.validate(); err != nil {
+		return err
 	}
 	return validateRemoved(p.RemovedBackends)
 }
@@ -139,11 +105,11 @@ func validateRemoved(backends []RemovedBackend) error {
 	return nil
 }
 
-// Scope returns what a request of this kind holds exclusively.
-func (p Rebalance) Scope() []string { return []string{CircleScope(p.CircleID)} }
+// Circles implements Move.
+func (p Rebalance) Circles(int) []int { return []int{p.CircleID} }
 
-// CircleScope is the scope of one circle.
-func CircleScope(id int) string { return fmt.Sprintf("circle/%d", id) }
+// Period implements Move: a rebalance moves all of time.
+func (p Rebalance) Period(time.Time) Period { return Period{} }
 
 // Public returns a copy of o that may be shown: parameters without credentials,
 // sealed or not.

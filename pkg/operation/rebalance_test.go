@@ -31,12 +31,13 @@ func TestParseRebalance(t *testing.T) {
 	}{
 		{
 			name: "add", raw: `{"circle_id":0,"operation":"add"}`,
-			want: operation.Rebalance{Operation: operation.RebalanceAdd, Depth: operation.DepthCount},
+			want: operation.Rebalance{Operation: operation.RebalanceAdd},
 		},
 		{
 			name: "everything", raw: `{"circle_id":7,"operation":"rm","databases":["a","b c"],"workers":1024,"depth":"digest","removed_backends":[{"name":"b","url":"https://[::1]:8086/influx","username":"u","password":"p"}]}`,
 			want: operation.Rebalance{
-				CircleID: 7, Operation: operation.RebalanceRemove, Databases: []string{"a", "b c"}, Workers: 1024, Depth: operation.DepthDigest,
+				CircleID: 7, Operation: operation.RebalanceRemove,
+				Tuning:          operation.Tuning{Databases: []string{"a", "b c"}, Workers: 1024, Depth: operation.DepthDigest},
 				RemovedBackends: []operation.RemovedBackend{{Name: "b", URL: "https://[::1]:8086/influx", Username: "u", Password: "p"}},
 			},
 		},
@@ -124,7 +125,7 @@ func TestPublicShowsNoCredentials(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(0, 4).Draw(t, "backends")
-		p := operation.Rebalance{CircleID: 3, Operation: operation.RebalanceRemove, Depth: operation.DepthCount}
+		p := operation.Rebalance{CircleID: 3, Operation: operation.RebalanceRemove, Tuning: operation.Tuning{Depth: operation.DepthCount}}
 		for i := range n {
 			b := operation.RemovedBackend{Name: fmt.Sprintf("b%d", i), URL: fmt.Sprintf("http://b%d:8086", i)}
 			if rapid.Bool().Draw(t, "plain") {
@@ -166,12 +167,12 @@ func TestKinds(t *testing.T) {
 			implemented++
 		}
 	}
-	require.Equal(t, 1, implemented)
-	require.False(t, operation.Kind("clear").Valid())
+	require.Equal(t, 4, implemented)
+	require.False(t, operation.Kind("cleanup").Valid())
 	require.Contains(t, (&operation.NotImplementedError{What: "resync"}).Error(), "nothing was started")
 	p, err := operation.ParseRebalance(json.RawMessage(`{"circle_id":12,"operation":"add"}`))
 	require.NoError(t, err)
-	require.Equal(t, []string{"circle/12"}, p.Scope())
+	require.Equal(t, []string{"circle/12"}, operation.CircleScopes(p, 20))
 }
 
 func TestFilter(t *testing.T) {

@@ -3,20 +3,28 @@ package operation
 // Report is the verification report that ends a move.
 type Report struct {
 	OperationID string `json:"operation_id"`
-	// Depth is the depth asked for; slices that counts could not prove were
-	// compared point by point whatever it is.
+	// Depth is the depth asked for, count unless another was; slices that counts
+	// could not prove were compared point by point whatever it is.
 	Depth Depth `json:"depth"`
 	// Equal is true when every slice is proven and the owners hold no other
 	// value anywhere for a point of a source.
-	Equal      bool         `json:"equal"`
-	Slices     SliceTotals  `json:"slices"`
-	Points     ReportPoints `json:"points"`
-	Missing    int64        `json:"missing"`
-	Extra      int64        `json:"extra"`
-	Different  int64        `json:"different"`
-	Expired    int64        `json:"expired"`
-	Problems   []Problem    `json:"problems"`
-	Unreported int          `json:"problems_left_out,omitempty"`
+	Equal     bool         `json:"equal"`
+	Slices    SliceTotals  `json:"slices"`
+	Points    ReportPoints `json:"points"`
+	Missing   int64        `json:"missing"`
+	Extra     int64        `json:"extra"`
+	Different int64        `json:"different"`
+	Expired   int64        `json:"expired"`
+	// Replaced counts the points of which the destination had another value that
+	// gave way to the source's, by the rule of the kind.
+	Replaced int64 `json:"replaced"`
+	// Unchanged is what was found equal at both ends and not copied; Dropped and
+	// Kept are what a clear has removed and what it had to leave.
+	Unchanged  Amount    `json:"unchanged"`
+	Dropped    Amount    `json:"dropped"`
+	Kept       Amount    `json:"kept"`
+	Problems   []Problem `json:"problems"`
+	Unreported int       `json:"problems_left_out,omitempty"`
 }
 
 // SliceTotals counts slices. Unequal ones have a problem each.
@@ -47,6 +55,7 @@ type Problem struct {
 	Missing     int64  `json:"missing"`
 	Extra       int64  `json:"extra"`
 	Different   int64  `json:"different"`
+	Replaced    int64  `json:"replaced,omitempty"`
 	// Example is one point that differs, as a person would look for it.
 	Example    string `json:"example,omitempty"`
 	Resolution string `json:"resolution,omitempty"`
@@ -67,6 +76,10 @@ const (
 	ResolutionOwnerKept = "owner_value_kept"
 	// ResolutionExtra: the owner holds points the source does not have.
 	ResolutionExtra = "owner_holds_more"
+	// ResolutionSourceWon: the source's value replaced the destination's.
+	ResolutionSourceWon = "source_value_won"
+	// ResolutionKept: a clear has left the slice where it is.
+	ResolutionKept = "kept"
 	// ResolutionExpired: retention removed the points meanwhile.
 	ResolutionExpired = "expired"
 )

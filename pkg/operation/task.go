@@ -35,6 +35,7 @@ type Task struct {
 	// Source and Destination are backend URLs.
 	Source      string `json:"source"`
 	Destination string `json:"destination"`
+	Rule
 	// Of is the copy task whose evidence a verify task checks.
 	Of string `json:"of,omitempty"`
 	// Parent is the task this one was split from; Children are the tasks that
@@ -80,6 +81,10 @@ type Span struct {
 type TaskPoints struct {
 	Copied   int64 `json:"copied"`
 	Verified int64 `json:"verified"`
+	// Unchanged were found equal at both ends and not copied.
+	Unchanged int64 `json:"unchanged,omitempty"`
+	// Dropped were removed from the source, their owner holding them.
+	Dropped int64 `json:"dropped,omitempty"`
 }
 
 // TaskError is one entry of a task's history.

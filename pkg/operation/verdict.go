@@ -26,6 +26,25 @@ type Findings struct {
 	Extra     int64        `json:"extra"`
 	Different int64        `json:"different"`
 	Expired   int64        `json:"expired"`
+	// Replaced counts the points of which the destination had another value that
+	// gave way.
+	Replaced int64 `json:"replaced,omitempty"`
+	// Unchanged are slices that were not copied, being equal; Dropped and Kept
+	// are what a clear has removed and what it had to leave.
+	Unchanged Amount `json:"unchanged,omitzero"`
+	Dropped   Amount `json:"dropped,omitzero"`
+	Kept      Amount `json:"kept,omitzero"`
+}
+
+// Amount is a number of slices and their points.
+type Amount struct {
+	Slices int   `json:"slices"`
+	Points int64 `json:"points"`
+}
+
+func (a *Amount) add(o Amount, sign int64) {
+	a.Slices += int(sign) * o.Slices
+	a.Points += sign * o.Points
 }
 
 func (f *Findings) add(o *Findings, sign int64) {
@@ -35,6 +54,10 @@ func (f *Findings) add(o *Findings, sign int64) {
 	f.Extra += sign * o.Extra
 	f.Different += sign * o.Different
 	f.Expired += sign * o.Expired
+	f.Replaced += sign * o.Replaced
+	f.Unchanged.add(o.Unchanged, sign)
+	f.Dropped.add(o.Dropped, sign)
+	f.Kept.add(o.Kept, sign)
 }
 
 // Count adds the findings of one slice.
@@ -102,11 +125,15 @@ func (v *Verdict) Report(id string, depth Depth) Report {
 	if problems == nil {
 		problems = []Problem{}
 	}
+	if depth == "" {
+		depth = DepthCount
+	}
 	return Report{
 		OperationID: id, Depth: depth,
 		Equal:  v.Slices.Equal == v.Slices.Total && v.Slices.Unequal == 0 && v.Missing == 0 && v.Different == 0,
 		Slices: v.Slices, Points: v.Points,
 		Missing: v.Missing, Extra: v.Extra, Different: v.Different, Expired: v.Expired,
+		Replaced: v.Replaced, Unchanged: v.Unchanged, Dropped: v.Dropped, Kept: v.Kept,
 		Problems: problems, Unreported: v.LeftOut,
 	}
 }

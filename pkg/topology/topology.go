@@ -87,6 +87,18 @@ func (c *Circle) Backend(name string) (*Backend, bool) {
 	return nil, false
 }
 
+// On returns the backend on the server with this address, however it is spelled
+// (see SameServer); nil if there is none.
+func (c *Circle) On(address string) *Backend {
+	for i := range c.Backends {
+		if SameServer(c.Backends[i].URL, address) {
+			return &c.Backends[i]
+		}
+	}
+
+	return nil
+}
+
 // ComputeDigest returns the SHA-256, in hexadecimal, of what places data: the
 // circles with their backends' names and URLs in order, hash key, shard key, points
 // a backend, and the set of allowed databases. The circles' names, credentials and

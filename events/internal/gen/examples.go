@@ -40,12 +40,16 @@ func examples() map[string]events.Payload {
 			Command: exampleCommand(operation.KindRecovery, "circle/0", "circle/1"),
 			Parameters: events.RecoveryParameters{
 				FromCircleID: 0, ToCircleID: 1, BackendURLs: []string{exampleTarget},
-				Databases: []string{"weather"}, SinceSeconds: 1_772_600_000, Workers: 4,
+				Databases: []string{"weather"}, SinceSeconds: 86_400, Workers: 4,
 			},
 		},
 		events.ResyncRequest{
 			Command:    exampleCommand(operation.KindResync, "circle/0", "circle/1"),
-			Parameters: events.ResyncParameters{SinceSeconds: 1_772_600_000, Databases: []string{"weather"}, Workers: 4},
+			Parameters: events.ResyncParameters{SinceSeconds: 86_400, Databases: []string{"weather"}, Workers: 4},
+		},
+		events.ClearRequest{
+			Command:    exampleCommand(operation.KindClear, "circle/0"),
+			Parameters: events.ClearParameters{CircleID: 0, OlderThanSeconds: 86_400, Databases: []string{"weather"}},
 		},
 		events.ReindexRequest{
 			Command: exampleCommand(operation.KindReindex, "index/demo/quakes-2"),

@@ -2,7 +2,6 @@ package httpapitest
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"iter"
 	"slices"
@@ -124,9 +123,8 @@ func (b *Backend) Submit(_ context.Context, r operation.Request) (operation.Oper
 		Parameters: r.Parameters, Reason: r.Reason, RequestedBy: r.RequestedBy,
 		CreatedAt: Now(), Epoch: 1, Attempt: 1, Round: 1,
 	}
-	var p operation.Rebalance
-	if err := json.Unmarshal(r.Parameters, &p); err == nil && !r.DryRun {
-		op.Scope = p.Scope()
+	if p, err := operation.ParseMove(r.Kind, r.Parameters); err == nil && !r.DryRun {
+		op.Scope = operation.CircleScopes(p, len(b.Cluster.Circles))
 	}
 	b.Stored = append(b.Stored, op)
 	return op, true, nil

@@ -247,16 +247,16 @@ func TestRebalanceSubmitsWhatWasAsked(t *testing.T) {
 		},
 		{
 			name: "add with everything", target: "/rebalance?circle_id=0&operation=add&db=db1,db2&cpus=3&batch=20000&ha_addrs=a:1,b-c.d:65535",
-			want: operation.Rebalance{Operation: operation.RebalanceAdd, Databases: []string{"db1", "db2"}, Workers: 3},
+			want: operation.Rebalance{Operation: operation.RebalanceAdd, Tuning: operation.Tuning{Databases: []string{"db1", "db2"}, Workers: 3}},
 		},
 		{
 			name: "names of 2.5", target: "/rebalance?circle_id=0&operation=add&dbs=db1&worker=5&limit=1000000",
-			want: operation.Rebalance{Operation: operation.RebalanceAdd, Databases: []string{"db1"}, Workers: 5},
+			want: operation.Rebalance{Operation: operation.RebalanceAdd, Tuning: operation.Tuning{Databases: []string{"db1"}, Workers: 5}},
 		},
 		{
 			name: "from the form", target: "/rebalance?circle_id=1", body: "circle_id=0&operation=add&db=%2C+db1+%2Cdb2%2C",
 			options: []httpapitest.Option{httpapitest.Form()},
-			want:    operation.Rebalance{Operation: operation.RebalanceAdd, Databases: []string{"db1", "db2"}},
+			want:    operation.Rebalance{Operation: operation.RebalanceAdd, Tuning: operation.Tuning{Databases: []string{"db1", "db2"}}},
 		},
 		{
 			name: "from a multipart form", target: "/rebalance", body: "--x\r\nContent-Disposition: form-data; name=\"circle_id\"\r\n\r\n0\r\n--x\r\nContent-Disposition: form-data; name=operation\r\n\r\nadd\r\n--x--\r\n",
@@ -266,7 +266,7 @@ func TestRebalanceSubmitsWhatWasAsked(t *testing.T) {
 		{
 			name: "rm", target: "/rebalance?circle_id=0&operation=rm&cpus=2", body: rmBody,
 			options: []httpapitest.Option{httpapitest.JSON()},
-			want: operation.Rebalance{Operation: operation.RebalanceRemove, Workers: 2, RemovedBackends: []operation.RemovedBackend{
+			want: operation.Rebalance{Operation: operation.RebalanceRemove, Tuning: operation.Tuning{Workers: 2}, RemovedBackends: []operation.RemovedBackend{
 				{Name: "influxdb-1-3", URL: "http://127.0.0.1:8090", Username: "u", Password: "p"},
 			}},
 		},

@@ -28,6 +28,7 @@ func kindViews() ([]kindView, error) {
 		operation.KindRebalance:             rebalanceSchema,
 		operation.KindRecovery:              schemaOf[events.RecoveryParameters],
 		operation.KindResync:                schemaOf[events.ResyncParameters],
+		operation.KindClear:                 schemaOf[events.ClearParameters],
 		operation.KindReindex:               schemaOf[events.ReindexParameters],
 		operation.KindDeleteMissingSegments: schemaOf[events.MissingSegmentsParameters],
 	}
