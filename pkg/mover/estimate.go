@@ -27,12 +27,17 @@ const (
 // look is one window of a measurement that moves, by indexes into its survey: a
 // cluster may have millions of them.
 type look struct {
-	database, policy, moving, window int32
+	database, moving, window int32
+	// policy is anyPolicy for a window of all of them.
+	policy int32
 	// span is the index of its span plus 1, 0 while it has not been looked at.
 	span int32
 	// points is the estimate, 0 where there is none.
 	points int64
 }
+
+// anyPolicy stands for all policies of a database together.
+const anyPolicy = -1
 
 // span is the time between the first and the last point of a window. series are
 // those of its measurement, where they have been counted.
@@ -42,10 +47,15 @@ type span struct{ first, last, series int64 }
 func (s *survey) candidate(l *look) operation.Candidate {
 	d := &s.databases[l.database]
 	mv := &d.moving[l.moving]
+	r := &d.routes[mv.route]
 	c := operation.Candidate{
-		From: s.index, To: mv.owner, Wave: mv.wave,
-		Database: d.name, RetentionPolicy: d.policies[l.policy].Name, Measurement: mv.measurement,
-		Window: d.windows[l.policy][mv.owner][l.window], Points: l.points,
+		From: s.index, To: r.to, Wave: r.wave, Rule: r.rule,
+		Database: d.name, Measurement: mv.measurement, Points: l.points,
+	}
+	if l.policy == anyPolicy {
+		c.Window = r.windows[0][l.window]
+	} else {
+		c.RetentionPolicy, c.Window = d.policies[l.policy].Name, r.windows[l.policy][l.window]
 	}
 	if l.span > 0 {
 		at := &s.spans[l.span-1]
@@ -62,62 +72,131 @@ func (s *survey) selection(l *look) influx.Selection {
 	}
 }
 
-// estimate finds, for every measurement and window that moves, whether there is
+// estimation looks at what moves.
+type estimation struct {
+	*Mover
+
+	sources []*survey
+	started time.Time
+	// deadline is when the looking at one backend ends and the rest is estimated
+	// from what was seen.
+	deadline time.Time
+	period   operation.Period
+	// units: all policies of a window go together.
+	units bool
+}
+
+// of finds, for every measurement and window that moves, whether there is
 // anything and about how much. When the time it may take is over, the rest is
 // estimated from what was seen, so that a hundred thousand measurements are
-// planned in seconds. What lies before the retention cutoff of started is
-// expired.
-func (s *survey) estimate(ctx context.Context, m *Mover, all []*survey, started time.Time) ([]look, error) {
+// planned in seconds. What lies before the retention cutoff is expired.
+func (e estimation) of(ctx context.Context, s *survey) ([]look, error) {
+	e.deadline = e.config.Now().Add(surveyBudget)
 	var out []look
-	deadline := m.config.Now().Add(surveyBudget)
 	for i := range s.databases {
 		d := &s.databases[i]
+		if len(d.moving) == 0 {
+			continue
+		}
+		e.cutWindows(s, d)
 		order := sampleOrder(d.moving)
-		d.windows = make([]map[int][]operation.Window, len(d.policies))
+		begin := len(out)
 		for j := range d.policies {
 			first := len(out)
-			out = s.looks(out, i, j, order, all, started)
+			out = s.looks(out, i, j, order)
 			looks := out[first:]
 			seen := 0
 			// A policy of which nothing is known would be planned blindly, so
 			// each gets a first look.
-			for seen < len(looks) && (seen == 0 || m.config.Now().Before(deadline)) {
+			for seen < len(looks) && (seen == 0 || e.config.Now().Before(e.deadline)) {
 				n := min(seen+surveyStatements, len(looks))
-				if err := s.lookAt(ctx, m, looks[seen:n]); err != nil {
+				if err := e.lookAt(ctx, s, looks[seen:n]); err != nil {
 					return nil, err
 				}
-				s.countSeries(ctx, m, looks[seen:n], deadline)
+				e.countSeries(ctx, s, looks[seen:n])
 				seen = n
 			}
 			s.sampled += extrapolate(looks, seen)
 			looks = slices.DeleteFunc(looks, func(l look) bool { return l.points == 0 })
 			out = out[:first+len(looks)]
 		}
+		if e.units {
+			out = append(out[:begin], s.join(out[begin:])...)
+		}
 	}
 	return out, nil
 }
 
-// looks appends the windows of the measurements that move, of one policy.
-func (s *survey) looks(out []look, database, policy int, order []int, all []*survey, started time.Time) []look {
-	d := &s.databases[database]
-	p := &d.policies[policy]
-	name := policyName{d.name, p.Name}
-	c := cutoff{at: started.Add(-p.Duration).UnixNano(), set: p.Duration > 0}
-	byOwner := map[int][]operation.Window{}
-	d.windows[policy] = byOwner
-	for _, i := range order {
-		to := d.moving[i].owner
-		w, ok := byOwner[to]
-		if !ok {
-			w = windows(s.groups[name], all[to].groups[name], c)
-			byOwner[to] = w
+// cutWindows finds the windows of every route and policy of a database.
+func (e *estimation) cutWindows(s *survey, d *databaseSurvey) {
+	for i := range d.routes {
+		r := &d.routes[i]
+		r.windows = make([][]operation.Window, len(d.policies))
+		if e.units {
+			var held, others [][]influx.ShardGroup
+			for j := range d.policies {
+				name := policyName{d.name, d.policies[j].Name}
+				held, others = append(held, s.groups[name]), append(others, e.sources[r.to].groups[name])
+			}
+			all := within(windows(held, others, cutoff{}), e.period)
+			for j := range r.windows {
+				r.windows[j] = all
+			}
+			continue
 		}
+		for j := range d.policies {
+			p := &d.policies[j]
+			name := policyName{d.name, p.Name}
+			held, others := [][]influx.ShardGroup{s.groups[name]}, [][]influx.ShardGroup{}
+			for _, end := range r.ends {
+				held = append(held, e.sources[end].groups[name])
+			}
+			if !slices.Contains(r.ends, r.to) {
+				others = append(others, e.sources[r.to].groups[name])
+			}
+			c := cutoff{at: e.started.Add(-p.Duration).UnixNano(), set: p.Duration > 0}
+			r.windows[j] = within(windows(held, others, c), e.period)
+		}
+	}
+}
+
+// looks appends the windows of the measurements that move, of one policy.
+func (s *survey) looks(out []look, database, policy int, order []int) []look {
+	d := &s.databases[database]
+	for _, i := range order {
+		w := d.routes[d.moving[i].route].windows[policy]
 		out = slices.Grow(out, len(w))
 		for n := range w {
 			out = append(out, look{database: int32(database), policy: int32(policy), moving: int32(i), window: int32(n)})
 		}
 	}
 	return out
+}
+
+// join makes one look of those of several policies at one window.
+func (s *survey) join(looks []look) []look {
+	slices.SortFunc(looks, func(a, b look) int { return cmp.Or(cmp.Compare(a.moving, b.moving), cmp.Compare(a.window, b.window)) })
+	var out []look
+	for _, l := range looks {
+		l.policy = anyPolicy
+		if n := len(out); n > 0 && out[n-1].moving == l.moving && out[n-1].window == l.window {
+			out[n-1].points += l.points
+			out[n-1].span = s.joinSpans(out[n-1].span, l.span)
+			continue
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+// joinSpans covers two spans; what is unknown of one is unknown of both.
+func (s *survey) joinSpans(a, b int32) int32 {
+	if a == 0 || b == 0 {
+		return 0
+	}
+	x, y := &s.spans[a-1], s.spans[b-1]
+	x.first, x.last, x.series = min(x.first, y.first), max(x.last, y.last), max(x.series, y.series)
+	return a
 }
 
 // sampleOrder returns the indexes in an order that has nothing to do with
@@ -135,8 +214,8 @@ func sampleOrder(all []moving) []int {
 
 // lookAt looks at some windows. One that cannot be read is planned all the same:
 // its copy then says why, and the others go on.
-func (s *survey) lookAt(ctx context.Context, m *Mover, batch []look) error {
-	err := s.patiently(ctx, m, "estimating points at", func(ctx context.Context) error { return s.probe(ctx, batch) })
+func (e *estimation) lookAt(ctx context.Context, s *survey, batch []look) error {
+	err := e.probe(ctx, s, batch)
 	var refusal *influx.Error
 	switch {
 	case err == nil:
@@ -148,56 +227,100 @@ func (s *survey) lookAt(ctx context.Context, m *Mover, batch []look) error {
 		return nil
 	}
 	for i := range batch {
-		if err := s.lookAt(ctx, m, batch[i:i+1]); err != nil {
+		if err := e.lookAt(ctx, s, batch[i:i+1]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// probe finds first and last times, and counts a part of the time between.
-func (s *survey) probe(ctx context.Context, batch []look) error {
-	sels := make([]influx.Selection, len(batch))
+// probe looks at some windows wherever their routes have points.
+func (e *estimation) probe(ctx context.Context, s *survey, batch []look) error {
 	for i := range batch {
-		sels[i] = s.selection(&batch[i])
+		batch[i].points, batch[i].span = 0, 0
 	}
-	extents, err := s.client.Extents(ctx, sels)
+	at := map[int][]int{}
+	for i := range batch {
+		d := &s.databases[batch[i].database]
+		at[s.index] = append(at[s.index], i)
+		for _, end := range d.routes[d.moving[batch[i].moving].route].ends {
+			at[end] = append(at[end], i)
+		}
+	}
+	for _, end := range sortedKeys(at) {
+		holder, which := e.sources[end], at[end]
+		first := &batch[which[0]]
+		d := &s.databases[first.database]
+		if len(holder.groups[policyName{d.name, d.policies[first.policy].Name}]) == 0 {
+			continue // not one point of the policy is there
+		}
+		err := s.patiently(ctx, e.Mover, "estimating points at", holder, func(ctx context.Context) error {
+			return s.probeAt(ctx, holder, batch, which)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// probeAt finds first and last times at one holder, counts a part of the time
+// between, and joins that to what is known of the looks.
+func (s *survey) probeAt(ctx context.Context, holder *survey, batch []look, which []int) error {
+	sels := make([]influx.Selection, len(which))
+	for n, i := range which {
+		sels[n] = s.selection(&batch[i])
+	}
+	extents, err := holder.client.Extents(ctx, sels)
 	if err != nil {
 		return fmt.Errorf("looking for points: %w", err)
 	}
 	var probes []influx.Selection
 	var of []int
-	for i, e := range extents {
-		batch[i].points, batch[i].span = 0, 0
+	points := make([]int64, len(which))
+	for n, e := range extents {
 		if e.Empty {
-			if batch[i].points, err = s.hidden(ctx, &batch[i], &sels[i]); err != nil {
+			if points[n], err = s.hidden(ctx, holder, &batch[which[n]], &sels[n]); err != nil {
 				return err
 			}
 			continue
 		}
-		s.spans = append(s.spans, span{first: e.First, last: e.Last})
-		batch[i].span = int32(len(s.spans))
-		probe := sels[i]
+		probe := sels[n]
 		probe.Window = probeWindow(e.First, e.Last)
-		probes, of = append(probes, probe), append(of, i)
+		probes, of = append(probes, probe), append(of, n)
 	}
-	if len(probes) == 0 {
-		return nil
+	if len(probes) > 0 {
+		totals, err := holder.client.Totals(ctx, probes)
+		if err != nil {
+			return fmt.Errorf("counting a sample: %w", err)
+		}
+		for k, n := range of {
+			points[n] = max(totals[k]*share(extents[n].First, extents[n].Last), 1)
+		}
 	}
-	totals, err := s.client.Totals(ctx, probes)
-	if err != nil {
-		return fmt.Errorf("counting a sample: %w", err)
-	}
-	for n, i := range of {
-		at := s.spans[batch[i].span-1]
-		batch[i].points = max(totals[n]*share(at.first, at.last), 1)
+	for n, i := range which {
+		batch[i].points = max(batch[i].points, points[n])
+		if !extents[n].Empty {
+			s.spread(&batch[i], extents[n].First, extents[n].Last)
+		}
 	}
 	return nil
 }
 
+// spread makes a look's span include the time between two points.
+func (s *survey) spread(l *look, first, last int64) {
+	if l.span == 0 {
+		s.spans = append(s.spans, span{first: first, last: last})
+		l.span = int32(len(s.spans))
+		return
+	}
+	known := &s.spans[l.span-1]
+	known.first, known.last = min(known.first, first), max(known.last, last)
+}
+
 // countSeries counts the series of measurements with large windows, as long as
 // there is time. It is a help for cutting them well, so an error is none.
-func (s *survey) countSeries(ctx context.Context, m *Mover, batch []look, deadline time.Time) {
+func (e *estimation) countSeries(ctx context.Context, s *survey, batch []look) {
 	large := operation.DefaultBudget().SlicePoints // what is larger may be cut
 	known, of := int64(0), int32(-1)
 	for i := range batch {
@@ -207,7 +330,7 @@ func (s *survey) countSeries(ctx context.Context, m *Mover, batch []look, deadli
 		}
 		// The windows of one measurement follow one another.
 		if l.moving != of {
-			left := deadline.Sub(m.config.Now())
+			left := e.deadline.Sub(e.config.Now())
 			if left <= 0 {
 				return
 			}
@@ -232,12 +355,16 @@ func (s *survey) cardinality(ctx context.Context, l *look, limit time.Duration) 
 
 // hidden returns the points to be expected in a window that looks empty: under
 // several groups with several types the server may only hide what there is.
-func (s *survey) hidden(ctx context.Context, l *look, sel *influx.Selection) (int64, error) {
+func (s *survey) hidden(ctx context.Context, holder *survey, l *look, sel *influx.Selection) (int64, error) {
 	c := s.candidate(l)
 	if !c.Window.Overlap {
 		return 0, nil
 	}
-	mixed, err := s.types.of(ctx, s.client, sel)
+	types := &s.types
+	if holder != s {
+		types = &fieldTypes{} // the holder's own are its own survey's
+	}
+	mixed, err := types.of(ctx, holder.client, sel)
 	return int64(min(len(mixed), 1)), err
 }
 

@@ -39,40 +39,37 @@ type PlanJob interface {
 	PutChunk(ctx context.Context, n int, slices []operation.Slice) (operation.Document, error)
 }
 
-// Plan surveys the backends and plans a rebalance: what lies where it does not
-// belong, cut into slices, bundled into tasks. The plan has no tasks when
-// everything is in place.
+// Plan surveys the backends and plans a move: what has to go where, cut into
+// slices, bundled into tasks. The plan has no tasks when there is nothing to move.
 func (m *Mover) Plan(ctx context.Context, op *operation.Operation, at Layout, job PlanJob) (operation.Plan, error) {
 	started := m.config.Now()
 	plan := operation.Plan{OperationID: op.ID, Epoch: at.Epoch, CreatedAt: started.UTC()}
-	parameters, err := operation.ParseRebalance(op.Parameters)
+	parameters, err := operation.ParseMove(op.Kind, op.Parameters)
 	if err != nil {
 		return plan, err
 	}
-	sources, err := m.sources(ctx, op, at.Circles[0].Circle, parameters.RemovedBackends, &sharedWaiter{to: job, waits: map[string]*operation.Wait{}})
+	sources, err := m.sources(ctx, op, at, parameters, &sharedWaiter{to: job, waits: map[string]*operation.Wait{}})
 	for _, s := range sources {
 		defer s.client.Close()
 	}
 	if err != nil {
 		return plan, err
 	}
-	byURL := map[string]int{}
-	for i := range at.Circles[0].Circle.Backends {
-		byURL[at.Circles[0].Circle.Backends[i].URL] = i
-	}
-	owner := func(db, measurement string) int {
-		return byURL[at.Circles[0].Placement.Owner(db, measurement).URL]
-	}
+	r := newRouter(parameters, at, sources)
 	err = surveyAll(ctx, sources, func(ctx context.Context, s *survey) error {
-		return s.read(ctx, m, parameters.Databases, owner)
+		return s.read(ctx, m, parameters.Tuned().Databases, r.goes(s))
 	})
 	if err != nil {
 		return plan, err
 	}
-	assignWaves(sources, at.Circles[0].Former)
+	r.assign()
+	e := estimation{
+		Mover: m, sources: sources, started: started,
+		period: parameters.Period(op.CreatedAt), units: op.Kind == operation.KindClear,
+	}
 	found := make([][]look, len(sources))
 	err = surveyAll(ctx, sources, func(ctx context.Context, s *survey) (err error) {
-		found[s.index], err = s.estimate(ctx, m, sources, started)
+		found[s.index], err = e.of(ctx, s)
 		return err
 	})
 	if err != nil {
@@ -84,90 +81,51 @@ func (m *Mover) Plan(ctx context.Context, op *operation.Operation, at Layout, jo
 			plan.Notes = append(plan.Notes, fmt.Sprintf("%s: the points of %d measurement windows are estimated from a sample", s.url, s.sampled))
 		}
 	}
-	plan.Policies = policies(sources, found)
+	if !e.units {
+		plan.Policies = policies(sources, found)
+	}
 	return plan, bundle(ctx, &plan, sources, found, job)
 }
 
-// sources opens a client for every backend of the circle and every removed one.
-func (m *Mover) sources(ctx context.Context, op *operation.Operation, circle *topology.Circle, removed []operation.RemovedBackend, w *sharedWaiter) ([]*survey, error) {
+// sources opens a client for every backend of the circles and every removed one.
+func (m *Mover) sources(ctx context.Context, op *operation.Operation, at Layout, move operation.Move, w *sharedWaiter) ([]*survey, error) {
 	var out []*survey
-	add := func(b operation.PlanBackend) error {
+	add := func(circle int, b operation.PlanBackend) error {
 		client, err := m.backends.Client(ctx, op, b.URL, nil)
 		if err != nil {
 			return fmt.Errorf("opening %s: %w", b.URL, err)
 		}
-		out = append(out, &survey{index: len(out), url: b.URL, client: client, backend: b, waiter: w.of(b.URL)})
+		s := &survey{index: len(out), circle: circle, url: b.URL, client: client, backend: b, waiter: w.of(b.URL)}
+		s.place = s.index
+		if first := slices.IndexFunc(out, func(o *survey) bool { return topology.SameServer(o.url, s.url) }); first >= 0 {
+			s.place = first
+		}
+		out = append(out, s)
 		return nil
 	}
-	for i := range circle.Backends {
-		b := &circle.Backends[i]
-		if err := add(operation.PlanBackend{Name: b.Name, URL: b.URL}); err != nil {
-			return out, err
-		}
-	}
-	for _, b := range removed {
-		for i := range circle.Backends {
-			if topology.SameServer(circle.Backends[i].URL, b.URL) {
-				return out, &operation.Error{
-					Code:   "backend_not_removed",
-					Detail: fmt.Sprintf("%s is still a backend of circle %d; take it out of the configuration first", b.URL, circle.ID),
-				}
+	for i := range at.Circles {
+		for _, b := range at.Circles[i].Circle.Backends {
+			if err := add(i, operation.PlanBackend{Name: b.Name, URL: b.URL}); err != nil {
+				return out, err
 			}
 		}
-		if err := add(operation.PlanBackend{Name: b.Name, URL: b.URL, Removed: true}); err != nil {
+	}
+	rebalance, ok := move.(operation.Rebalance)
+	if !ok {
+		return out, nil
+	}
+	for _, b := range rebalance.RemovedBackends {
+		if circle := at.Circles[0].Circle; circle.On(b.URL) != nil {
+			return out, &operation.Error{
+				Code:   "backend_not_removed",
+				Detail: fmt.Sprintf("%s is still a backend of circle %d; take it out of the configuration first", b.URL, circle.ID),
+			}
+		}
+		if err := add(noCircle, operation.PlanBackend{Name: b.Name, URL: b.URL, Removed: true}); err != nil {
 			return out, err
 		}
 	}
 	return out, nil
-}
-
-// assignWaves orders the sources of measurements that several of them hold and
-// do not own: the former owner first, then removed backends, then the order of
-// the configuration. Each goes a wave after the one before it, so that the
-// first value to arrive is the one that stays.
-func assignWaves(sources []*survey, former *topology.Placement) {
-	type name struct{ database, measurement string }
-	holders := map[name]int{}
-	for _, s := range sources {
-		for _, d := range s.databases {
-			for _, mv := range d.moving {
-				holders[name{d.name, mv.measurement}]++
-			}
-		}
-	}
-	ranks := map[name][]int{}
-	for _, s := range sources {
-		for _, d := range s.databases {
-			for _, mv := range d.moving {
-				if n := (name{d.name, mv.measurement}); holders[n] > 1 {
-					ranks[n] = append(ranks[n], s.index)
-				}
-			}
-		}
-	}
-	for n, order := range ranks {
-		rank := func(i int) int {
-			s := sources[i]
-			switch {
-			case former != nil && former.Owner(n.database, n.measurement).URL == s.url:
-				return 0
-			case s.backend.Removed:
-				return 1
-			default:
-				return 2
-			}
-		}
-		slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(rank(a), rank(b)) })
-	}
-	for _, s := range sources {
-		for _, d := range s.databases {
-			for i := range d.moving {
-				if order, ok := ranks[name{d.name, d.moving[i].measurement}]; ok {
-					d.moving[i].wave = slices.Index(order, s.index)
-				}
-			}
-		}
-	}
 }
 
 // bundle sorts what was found, by what its tasks have in common, and turns it
@@ -189,7 +147,7 @@ func bundle(ctx context.Context, plan *operation.Plan, sources []*survey, found 
 	slices.SortFunc(all, func(x, y entry) int {
 		a, b := sources[x.source].candidate(&x.look), sources[y.source].candidate(&y.look)
 		return cmp.Or(
-			cmp.Compare(a.Wave, b.Wave), cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To),
+			cmp.Compare(a.Wave, b.Wave), cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To), a.Rule.Compare(b.Rule),
 			strings.Compare(a.Database, b.Database), strings.Compare(a.RetentionPolicy, b.RetentionPolicy),
 			strings.Compare(a.Measurement, b.Measurement), cmp.Compare(a.Window.From, b.Window.From))
 	})
@@ -210,37 +168,50 @@ func bundle(ctx context.Context, plan *operation.Plan, sources []*survey, found 
 // policies lists what has to exist at each destination before points arrive:
 // all policies of a database that has anything to move there. Where sources
 // disagree about a policy, the one that keeps points longest counts, so that no
-// point is refused.
+// point is refused. A source that is given points in return keeps its default.
 func policies(sources []*survey, found [][]look) []operation.PlanPolicy {
 	type target struct {
 		backend  int
 		database string
 	}
-	from := map[target]map[int]bool{}
+	givers := map[target]map[int]bool{}
+	inReturn := map[target]bool{}
+	give := func(from, to int, database string) {
+		t := target{to, database}
+		if givers[t] == nil {
+			givers[t] = map[int]bool{}
+		}
+		givers[t][from] = true
+	}
 	for i, s := range sources {
 		for _, l := range found[i] {
 			d := &s.databases[l.database]
-			t := target{d.moving[l.moving].owner, d.name}
-			if from[t] == nil {
-				from[t] = map[int]bool{}
+			r := &d.routes[d.moving[l.moving].route]
+			give(i, r.to, d.name)
+			if r.rule.Mutual {
+				for _, end := range r.ends {
+					give(end, i, d.name)
+					give(i, i, d.name)
+				}
+				inReturn[target{i, d.name}] = true
 			}
-			from[t][i] = true
 		}
 	}
 	var out []operation.PlanPolicy
-	for t, givers := range from {
+	for t, from := range givers {
 		chosen := map[string]influx.RetentionPolicy{}
 		byDefault := ""
 		for _, s := range sources {
-			if !givers[s.index] {
+			d := s.database(t.database)
+			if !from[s.index] || d == nil {
 				continue
 			}
-			for _, p := range s.policies(t.database) {
+			for _, p := range d.policies {
 				known, ok := chosen[p.Name]
 				if !ok || keepsLonger(p.Duration, known.Duration) {
 					chosen[p.Name] = p
 				}
-				if p.Default && byDefault == "" {
+				if p.Default && byDefault == "" && !inReturn[t] {
 					byDefault = p.Name
 				}
 			}
@@ -258,16 +229,6 @@ func policies(sources []*survey, found [][]look) []operation.PlanPolicy {
 		return cmp.Or(cmp.Compare(a.Backend, b.Backend), strings.Compare(a.Database, b.Database), strings.Compare(a.Name, b.Name))
 	})
 	return out
-}
-
-// policies are those of a database with something to move; databases are sorted
-// by name.
-func (s *survey) policies(database string) []influx.RetentionPolicy {
-	i, ok := slices.BinarySearchFunc(s.databases, database, func(d databaseSurvey, name string) int { return strings.Compare(d.name, name) })
-	if !ok {
-		return nil
-	}
-	return s.databases[i].policies
 }
 
 // keepsLonger compares durations of retention; 0 is for ever.

@@ -3,6 +3,7 @@ package mover
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -12,11 +13,15 @@ import (
 
 // survey is what one backend holds and has to give.
 type survey struct {
-	index   int
-	url     string
-	client  *influx.Client
-	backend operation.PlanBackend
-	waiter  Waiter
+	index int
+	url   string
+	// circle is the index of its circle in the layout, noCircle for a removed
+	// backend. place is the index of the first survey of the same server: two
+	// backends on one server are one place.
+	circle, place int
+	client        *influx.Client
+	backend       operation.PlanBackend
+	waiter        Waiter
 	// groups are the shard groups of each policy.
 	groups map[policyName][]influx.ShardGroup
 	types  fieldTypes
@@ -28,36 +33,75 @@ type survey struct {
 	sampled int
 }
 
+// noCircle is the circle of a backend that has left its own.
+const noCircle = -1
+
 type policyName struct{ database, policy string }
 
 type databaseSurvey struct {
 	name     string
 	policies []influx.RetentionPolicy
-	moving   []moving
-	// windows are those of each policy, by owner.
-	windows []map[int][]operation.Window
+	// held are the measurements that may have somewhere to go; moving says where
+	// each of them does go, by its routes.
+	held   []string
+	moving []moving
+	routes []route
 }
 
-// moving is a measurement that belongs elsewhere.
+// moving is a measurement that goes somewhere; one may go to several places.
 type moving struct {
 	measurement string
-	owner       int
-	wave        int
+	route       int32
+}
+
+// route is a way that measurements of one database take from one backend.
+type route struct {
+	to, wave int
+	rule     operation.Rule
+	// ends are further surveys whose points the windows have to cover.
+	ends []int
+	// windows are those of each policy; a clear has the same for all of them.
+	windows [][]operation.Window
+}
+
+// is reports whether two routes are one.
+func (r *route) is(o *route) bool {
+	return r.to == o.to && r.wave == o.wave && r.rule == o.rule && slices.Equal(r.ends, o.ends)
+}
+
+// add notes that a measurement takes a route.
+func (d *databaseSurvey) add(measurement string, r route) {
+	at := slices.IndexFunc(d.routes, func(known route) bool { return known.is(&r) })
+	if at < 0 {
+		at = len(d.routes)
+		d.routes = append(d.routes, r)
+	}
+	d.moving = append(d.moving, moving{measurement, int32(at)})
+}
+
+// database returns what the survey knows of a database; they are sorted by name.
+func (s *survey) database(name string) *databaseSurvey {
+	i, ok := slices.BinarySearchFunc(s.databases, name, func(d databaseSurvey, name string) int { return strings.Compare(d.name, name) })
+	if !ok {
+		return nil
+	}
+	return &s.databases[i]
 }
 
 // surveySources is how many backends are surveyed at once.
 const surveySources = 4
 
-// patiently is Mover.patiently for one backend.
-func (s *survey) patiently(ctx context.Context, m *Mover, what string, f func(context.Context) error) error {
-	return m.patiently(ctx, call{what: what + " " + s.url, clients: []*influx.Client{s.client}}, s.waiter, f)
+// patiently is Mover.patiently for what a survey asks one backend, which need not
+// be its own.
+func (s *survey) patiently(ctx context.Context, m *Mover, what string, of *survey, f func(context.Context) error) error {
+	return m.patiently(ctx, call{what: what + " " + of.url, clients: []*influx.Client{of.client}}, s.waiter, f)
 }
 
-// read lists what the backend holds and what of it belongs elsewhere. owner
-// returns the index of the backend that owns a measurement.
-func (s *survey) read(ctx context.Context, m *Mover, wanted []string, owner func(db, measurement string) int) error {
+// read lists what the backend holds. goes says which measurements may have
+// somewhere to go; nil means that none has, and they are not even listed.
+func (s *survey) read(ctx context.Context, m *Mover, wanted []string, goes func(db, measurement string) bool) error {
 	var databases []string
-	err := s.patiently(ctx, m, "reading the schema of", func(ctx context.Context) error {
+	err := s.patiently(ctx, m, "reading the schema of", s, func(ctx context.Context) error {
 		var err error
 		if databases, err = s.client.Databases(ctx); err != nil {
 			return err
@@ -70,7 +114,7 @@ func (s *survey) read(ctx context.Context, m *Mover, wanted []string, owner func
 		}
 		return err
 	})
-	if err != nil {
+	if err != nil || goes == nil {
 		return err
 	}
 	slices.Sort(databases)
@@ -80,8 +124,8 @@ func (s *survey) read(ctx context.Context, m *Mover, wanted []string, owner func
 		}
 		d := databaseSurvey{name: db}
 		var total int
-		err := s.patiently(ctx, m, "reading the measurements of", func(ctx context.Context) (err error) {
-			total, err = s.readDatabase(ctx, &d, owner)
+		err := s.patiently(ctx, m, "reading the measurements of", s, func(ctx context.Context) (err error) {
+			total, err = s.readDatabase(ctx, &d, goes)
 			return err
 		})
 		if err != nil {
@@ -89,18 +133,18 @@ func (s *survey) read(ctx context.Context, m *Mover, wanted []string, owner func
 		}
 		s.backend.Databases++
 		s.backend.Measurements += total
-		s.backend.InPlace += total - len(d.moving)
-		if len(d.moving) > 0 {
+		s.backend.InPlace += total - len(d.held)
+		if len(d.held) > 0 {
 			s.databases = append(s.databases, d)
 		}
 	}
 	return nil
 }
 
-// readDatabase lists the measurements of d that belong elsewhere, and returns
-// how many there are in all.
-func (s *survey) readDatabase(ctx context.Context, d *databaseSurvey, owner func(db, measurement string) int) (total int, err error) {
-	d.moving = d.moving[:0]
+// readDatabase lists the measurements of d that may have somewhere to go, and
+// returns how many there are in all.
+func (s *survey) readDatabase(ctx context.Context, d *databaseSurvey, goes func(db, measurement string) bool) (total int, err error) {
+	d.held = d.held[:0]
 	for name, err := range s.client.Measurements(ctx, d.name) {
 		if err != nil {
 			return 0, err
@@ -108,8 +152,8 @@ func (s *survey) readDatabase(ctx context.Context, d *databaseSurvey, owner func
 		if total++; total%aliveEvery == 0 {
 			s.waiter.Alive()
 		}
-		if to := owner(d.name, name); to != s.index {
-			d.moving = append(d.moving, moving{measurement: name, owner: to})
+		if goes(d.name, name) {
+			d.held = append(d.held, name)
 		}
 	}
 	d.policies, err = s.client.RetentionPolicies(ctx, d.name)

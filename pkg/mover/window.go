@@ -14,59 +14,86 @@ type cutoff struct {
 	set bool
 }
 
-// windows returns the elementary windows of one retention policy: the spans
-// between all boundaries of shard groups that at least one group of the source
-// covers. The boundaries of the destination count too, since its points are read
-// for comparison. Groups of one end overlap after ALTER RETENTION POLICY … SHARD
-// DURATION; a window under several of them is marked. What lies before the
-// cutoff is expired.
-func windows(source, destination []influx.ShardGroup, c cutoff) []operation.Window {
-	whole := elementary(source, c)
-	if len(destination) == 0 {
-		return whole
+// windows returns the elementary windows of what is held: the spans between all
+// boundaries of shard groups that at least one group covers. Each list of groups
+// is of one retention policy of one server; where several of one list cover a
+// window (after ALTER RETENTION POLICY … SHARD DURATION), it is marked. The
+// boundaries of others count too, since points are read there for comparison.
+// What lies before the cutoff is expired.
+func windows(held, others [][]influx.ShardGroup, c cutoff) []operation.Window {
+	all := elementary(held, c)
+	for _, groups := range others {
+		if len(groups) == 0 {
+			continue
+		}
+		var edges []int64
+		for _, g := range groups {
+			edges = append(edges, g.From, g.To)
+		}
+		slices.Sort(edges)
+		edges = slices.Compact(edges)
+		var cut []operation.Window
+		for _, w := range all {
+			cut = append(cut, cutAt(w, edges, groups)...)
+		}
+		all = cut
 	}
-	var edges []int64
-	for _, g := range destination {
-		edges = append(edges, g.From, g.To)
+	return all
+}
+
+// elementary returns the windows of what is held alone.
+func elementary(held [][]influx.ShardGroup, c cutoff) []operation.Window {
+	type edge struct {
+		at    int64
+		list  int
+		delta int
 	}
-	slices.Sort(edges)
-	edges = slices.Compact(edges)
+	var edges []edge
+	closed := false
+	for list, groups := range held {
+		for _, g := range groups {
+			edges = append(edges, edge{g.From, list, 1}, edge{g.To, list, -1})
+			closed = closed || g.ToInclusive
+		}
+	}
+	if c.set && len(held) > 0 {
+		edges = append(edges, edge{at: c.at})
+	}
+	slices.SortFunc(edges, func(a, b edge) int { return cmp.Compare(a.at, b.at) })
 	var out []operation.Window
-	for _, w := range whole {
-		out = append(out, cutAt(w, edges, destination)...)
+	covering := make([]int, len(held))
+	from := int64(0)
+	for _, e := range edges {
+		if deepest := slices.Max(covering); deepest > 0 && e.at > from {
+			out = append(out, operation.Window{From: from, To: e.at, Overlap: deepest > 1, Expired: c.set && e.at <= c.at})
+		}
+		covering[e.list] += e.delta
+		from = e.at
+	}
+	if n := len(out); n > 0 && closed {
+		// Only a group that reaches the end of legal time is closed, and it is the
+		// last.
+		out[n-1].Last = true
 	}
 	return out
 }
 
-// elementary returns the windows of the source alone.
-func elementary(groups []influx.ShardGroup, c cutoff) []operation.Window {
-	type edge struct {
-		at    int64
-		delta int
+// within returns the parts of windows that lie in a period.
+func within(all []operation.Window, p operation.Period) []operation.Window {
+	if p.From == nil && p.To == nil {
+		return all
 	}
-	edges := make([]edge, 0, 2*len(groups)+1)
-	closed := false
-	for _, g := range groups {
-		edges = append(edges, edge{g.From, 1}, edge{g.To, -1})
-		closed = closed || g.ToInclusive
-	}
-	if c.set {
-		edges = append(edges, edge{c.at, 0})
-	}
-	slices.SortFunc(edges, func(a, b edge) int { return cmp.Compare(a.at, b.at) })
 	var out []operation.Window
-	covered, from := 0, int64(0)
-	for _, e := range edges {
-		if covered > 0 && e.at > from {
-			out = append(out, operation.Window{From: from, To: e.at, Overlap: covered > 1, Expired: c.set && e.at <= c.at})
+	for _, w := range all {
+		if p.From != nil {
+			w.From = max(w.From, *p.From)
 		}
-		covered += e.delta
-		from = e.at
-	}
-	if n := len(out); n > 0 && closed {
-		// Only the group that reaches the end of legal time is closed, and it is
-		// the last.
-		out[n-1].Last = true
+		if p.To != nil && *p.To <= w.To {
+			w.To, w.Last = *p.To, false
+		}
+		if w.From < w.To || w.Last && w.From == w.To {
+			out = append(out, w)
+		}
 	}
 	return out
 }
@@ -75,8 +102,7 @@ func elementary(groups []influx.ShardGroup, c cutoff) []operation.Window {
 // the source: groups of an hour must not make a plan of a year enormous.
 const maxOwnerCuts = 16
 
-// cutAt cuts a window at the boundaries of the destination, which are sorted.
-// With too many of them it stays whole and is marked as one under several groups,
+// cutAt cuts a window at boundaries, which are sorted, of further groups. With too many of them it stays whole and is marked as one under several groups,
 // so that the types in it are checked before it is read.
 func cutAt(w operation.Window, edges []int64, groups []influx.ShardGroup) []operation.Window {
 	first, found := slices.BinarySearch(edges, w.From)

@@ -79,7 +79,7 @@ func TestWindows(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			require.Equal(t, c.want, windows(c.source, c.destination, c.cutoff))
+			require.Equal(t, c.want, windows([][]influx.ShardGroup{c.source}, [][]influx.ShardGroup{c.destination}, c.cutoff))
 		})
 	}
 }
@@ -93,7 +93,7 @@ func TestManyBoundariesOfTheDestination(t *testing.T) {
 		hours = append(hours, group(10*h, 10*h+10))
 	}
 	source := []influx.ShardGroup{group(0, 100), group(100, 9000)}
-	got := windows(source, hours, cutoff{})
+	got := windows([][]influx.ShardGroup{source}, [][]influx.ShardGroup{hours}, cutoff{})
 	require.Len(t, got, 11)
 	require.Equal(t, operation.Window{From: 90, To: 100}, got[9])
 	require.Equal(t, operation.Window{From: 100, To: 9000, Overlap: true}, got[10])
@@ -110,7 +110,7 @@ func TestWindowsProperty(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		source, destination := anyGroups.Draw(t, "source"), anyGroups.Draw(t, "destination")
 		c := cutoff{at: rapid.Int64Range(-2, 45).Draw(t, "cutoff"), set: rapid.Bool().Draw(t, "set")}
-		got := windows(source, destination, c)
+		got := windows([][]influx.ShardGroup{source}, [][]influx.ShardGroup{destination}, c)
 		covering := func(groups []influx.ShardGroup, at int64) (n int) {
 			for _, g := range groups {
 				if g.From <= at && at < g.To {

@@ -1,6 +1,9 @@
 package operation
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Slice is the unit of copying and proving: one measurement of one retention
 // policy in one window. A window never crosses a shard-group boundary of its
@@ -114,4 +117,9 @@ type Rule struct {
 	Overrule bool `json:"overrule,omitempty"`
 	// Mutual: what only the destination holds is copied to the source, too.
 	Mutual bool `json:"mutual,omitempty"`
+}
+
+// Compare orders rules; tasks of one rule lie together in a plan.
+func (r Rule) Compare(o Rule) int {
+	return cmp.Or(cmp.Compare(btoi(r.Overrule), btoi(o.Overrule)), cmp.Compare(btoi(r.Mutual), btoi(o.Mutual)))
 }
