@@ -18,6 +18,15 @@ import (
 // internalDatabase holds a server's statistics about itself.
 const internalDatabase = "_internal"
 
+// ProbeDatabase is where Ringmaster writes a point and reads it back, to see
+// whether a server still does both. Like _internal it is nobody's data: what
+// lists databases or shard groups leaves it out, so that it is neither moved nor
+// counted nor cleared.
+const ProbeDatabase = "_ringmaster"
+
+// reserved reports whether a database is none of the users'.
+func reserved(db string) bool { return db == internalDatabase || db == ProbeDatabase }
+
 // RetentionPolicy has all attributes of a retention policy.
 type RetentionPolicy struct {
 	Name string
@@ -46,12 +55,13 @@ func (c *Client) Ping(ctx context.Context) (version string, err error) {
 	return res.Header.Get("X-Influxdb-Version"), nil
 }
 
-// Databases lists the databases, without _internal.
+// Databases lists the databases of the users: without _internal and without
+// [ProbeDatabase].
 func (c *Client) Databases(ctx context.Context) ([]string, error) {
 	var names []string
 	err := c.run(ctx, "listing databases of", "SHOW DATABASES", 1, func(d *decoder) error {
 		r := record{d: d}
-		if name := r.text("name"); name != internalDatabase {
+		if name := r.text("name"); !reserved(name) {
 			names = append(names, name)
 		}
 		return r.err

@@ -25,8 +25,8 @@ type ShardGroup struct {
 	Expiry time.Time
 }
 
-// ShardGroups lists the shard groups of all databases but _internal, those
-// without a point included.
+// ShardGroups lists the shard groups of all databases that [Client.Databases]
+// lists, those without a point included.
 func (c *Client) ShardGroups(ctx context.Context) ([]ShardGroup, error) {
 	var all []ShardGroup
 	err := c.run(ctx, "listing shard groups of", "SHOW SHARD GROUPS", 1, func(d *decoder) error {
@@ -38,7 +38,7 @@ func (c *Client) ShardGroups(ctx context.Context) ([]ShardGroup, error) {
 			Expiry:          r.time("expiry_time"),
 		}
 		start, end := r.time("start_time"), r.time("end_time")
-		if r.err != nil || g.Database == internalDatabase {
+		if r.err != nil || reserved(g.Database) {
 			return r.err
 		}
 		g.From = clampTime(start)
