@@ -301,7 +301,6 @@ func TestRebalanceSubmitsWhatWasAsked(t *testing.T) {
 
 			require.Len(t, b.Submitted(), 1)
 			r := b.Submitted()[0]
-			example.want.Depth = operation.DepthCount
 			require.Equal(t, example.want, rebalanceOf(t, r))
 			require.Equal(t, example.dryRun, r.DryRun)
 			require.Equal(t, "anonymous", r.RequestedBy)

@@ -117,7 +117,7 @@ func TestEqualRequestsAreEqual(t *testing.T) {
 	b := httpapitest.NewBackend()
 	c := serve(t, b)
 	c.Do("POST", "/v1/operations", add)
-	c.Do("POST", "/v1/operations", "\n{ \"parameters\" : {\"operation\":\"add\", \"depth\":\"count\",\"workers\":0,\"circle_id\":0},\t\"kind\":\"rebalance\" }\n")
+	c.Do("POST", "/v1/operations", "\n{ \"parameters\" : {\"operation\":\"add\", \"depth\":\"\",\"workers\":0,\"circle_id\":0},\t\"kind\":\"rebalance\" }\n")
 	require.Len(t, b.Submitted(), 2)
 	require.Equal(t, b.Submitted()[0], b.Submitted()[1])
 }
@@ -168,11 +168,23 @@ func TestBadSubmissionsStartNothing(t *testing.T) {
 			options: []httpapitest.Option{func(r *http.Request) { r.ContentLength = -1 }},
 		},
 
-		{name: "recovery", body: `{"kind":"recovery"}`, status: http.StatusNotImplemented},
-		{name: "resync", body: `{"kind":"resync"}`, status: http.StatusNotImplemented},
+		{name: "recovery without circles", body: `{"kind":"recovery"}`, field: "parameters.from_circle_id"},
+		{name: "recovery without a destination", body: `{"kind":"recovery","parameters":{"from_circle_id":0}}`, field: "parameters.to_circle_id"},
+		{name: "recovery from an unknown circle", body: `{"kind":"recovery","parameters":{"from_circle_id":2,"to_circle_id":1}}`, field: "parameters.from_circle_id"},
+		{name: "recovery to an unknown circle", body: `{"kind":"recovery","parameters":{"from_circle_id":1,"to_circle_id":2}}`, field: "parameters.to_circle_id"},
+		{name: "recovery of a circle from itself", body: `{"kind":"recovery","parameters":{"from_circle_id":1,"to_circle_id":1}}`, field: "parameters.to_circle_id"},
+		{name: "recovery of a path", body: `{"kind":"recovery","parameters":{"from_circle_id":0,"to_circle_id":1,"backend_urls":["/b"]}}`, field: "parameters.backend_urls[0]"},
+		{name: "recovery since a word", body: `{"kind":"recovery","parameters":{"from_circle_id":0,"to_circle_id":1,"since":"yesterday"}}`, field: "parameters"},
+		{name: "resync of the future", body: `{"kind":"resync","parameters":{"since_seconds":-1}}`, field: "parameters.since_seconds"},
+		{name: "resync since two moments", body: `{"kind":"resync","parameters":{"since_seconds":1,"since":"2026-01-01T00:00:00Z"}}`, field: "parameters.since"},
+		{name: "resync of a circle", body: `{"kind":"resync","parameters":{"circle_id":1}}`, field: "parameters.circle_id"},
+		{name: "clear without circle", body: `{"kind":"clear"}`, field: "parameters.circle_id"},
+		{name: "clear of an unknown circle", body: `{"kind":"clear","parameters":{"circle_id":2}}`, field: "parameters.circle_id"},
+		{name: "clear by counts", body: `{"kind":"clear","parameters":{"circle_id":0,"depth":"count"}}`, field: "parameters.depth"},
+		{name: "clear of younger points", body: `{"kind":"clear","parameters":{"circle_id":0,"older_than_seconds":-5}}`, field: "parameters.older_than_seconds"},
 		{name: "reindex", body: `{"kind":"reindex"}`, status: http.StatusNotImplemented},
 		{name: "delete_missing_segments", body: `{"kind":"delete_missing_segments"}`, status: http.StatusNotImplemented},
-		{name: "clear", body: `{"kind":"clear"}`, status: http.StatusNotImplemented},
+		{name: "archive", body: `{"kind":"archive"}`, status: http.StatusNotImplemented},
 		{name: "verify", body: `{"kind":"verify"}`, status: http.StatusNotImplemented},
 		{name: "hold", body: `{"kind":"rebalance","hold":true,"parameters":{"circle_id":0,"operation":"add"}}`, status: http.StatusNotImplemented},
 		{name: "limits", body: `{"kind":"rebalance","limits":{"points_per_second":1000},"parameters":{"circle_id":0,"operation":"add"}}`, status: http.StatusNotImplemented},
@@ -493,7 +505,7 @@ func TestDocumentsOfAnOperation(t *testing.T) {
 		{ID: "t2", Kind: operation.KindRebalance, Phase: operation.PhaseCopy, Span: &operation.Span{Count: 5}, State: operation.TaskWaiting, CreatedAt: at, UpdatedAt: at},
 	}
 	w = c.Get(id + "/tasks?limit=1")
-	require.Contains(t, w.Body, `"slices":{"total":4,"finished":1,"failed":1,"handed_over":1}`)
+	require.Contains(t, w.Body, `"slices":{"total":4,"finished":1,"failed":1,"handed_over":1,"kept":0}`)
 	require.NotContains(t, w.Body, "checkpoint")
 	require.Contains(t, w.Body, `"next_cursor":"next"`)
 	require.Contains(t, c.Get(id+"/tasks?state=waiting&cursor=next").Body, `"slices":{"total":5,`)

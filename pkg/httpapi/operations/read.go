@@ -177,19 +177,22 @@ type sliceCounts struct {
 	Finished   int `json:"finished"`
 	Failed     int `json:"failed"`
 	HandedOver int `json:"handed_over"`
+	// Kept are those that a clear has left where they are.
+	Kept int `json:"kept"`
 }
 
 func newTaskView(t operation.Task) taskView {
 	v := taskView{Task: t, Slices: sliceCounts{Total: t.SliceCount()}}
 	for _, e := range t.Checkpoint {
-		switch e.State {
-		case operation.SliceCopied:
-			v.Slices.Finished++
-		case operation.SliceFailed:
+		switch {
+		case e.State == operation.SliceFailed:
 			v.Slices.Failed++
-		case operation.SliceHandedOver:
+		case e.State == operation.SliceHandedOver:
 			v.Slices.HandedOver++
-		case operation.SlicePending:
+		case e.State == operation.SliceKept:
+			v.Slices.Kept++
+		case e.State.Finished():
+			v.Slices.Finished++
 		}
 	}
 	return v

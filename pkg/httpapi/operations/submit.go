@@ -7,20 +7,23 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/gin-gonic/gin"
 
 	"ringmaster/pkg/httpapi"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/topology"
 )
 
 // maxReason bounds the reason of a request, in bytes.
 const maxReason = 1000
 
-// laterKinds are the kinds that API.md names and that have no command yet.
+// laterKinds are the kinds that API.md names and that have no command yet; a kind
+// that has one answers for itself.
 func laterKinds() []operation.Kind {
-	return []operation.Kind{"clear", "verify", "archive", "restore", "index_action"}
+	return []operation.Kind{"verify", "archive", "restore", "index_action"}
 }
 
 // request is the body of POST /v1/operations.
@@ -41,7 +44,7 @@ func (rm *room) submit(c *gin.Context) {
 	}
 	op, _, err := rm.Submitter.Submit(c.Request.Context(), r)
 	if err != nil {
-		rm.fail(c, "submitting an operation", err)
+		rm.fail(c, "submitting an operation", ofParameters(err))
 		return
 	}
 	c.Header("Location", httpapi.Link(c.Request, location(op.ID)))
@@ -70,15 +73,9 @@ func (rm *room) request(c *gin.Context) (operation.Request, error) {
 	if err := in.check(); err != nil {
 		return none, err
 	}
-	parameters, err := rm.rebalance(in.Parameters)
+	parameters, err := rm.parameters(in.Kind, in.Parameters)
 	if err != nil {
-		var invalid *operation.InvalidError
-		if errors.As(err, &invalid) && invalid.Field != "parameters" {
-			inside := *invalid
-			inside.Field = "parameters." + invalid.Field
-			return none, &inside
-		}
-		return none, err
+		return none, ofParameters(err)
 	}
 	return operation.Request{
 		Kind: in.Kind, Parameters: parameters, DryRun: in.DryRun, Reason: in.Reason,
@@ -90,14 +87,10 @@ func (rm *room) request(c *gin.Context) (operation.Request, error) {
 // or a hold that nothing enforces would be a promise broken, so they are refused
 // rather than stored.
 func (in *request) check() error {
-	later := false
-	for _, k := range laterKinds() {
-		later = later || in.Kind == k
-	}
 	switch {
 	case in.Kind == "":
 		return &operation.InvalidError{Field: "kind", Problem: "is missing", Hint: "GET /v1/kinds lists the kinds"}
-	case !in.Kind.Valid() && !later:
+	case !in.Kind.Valid() && !slices.Contains(laterKinds(), in.Kind):
 		return &operation.InvalidError{Field: "kind", Problem: fmt.Sprintf("%.64q is not a kind", string(in.Kind)), Hint: "GET /v1/kinds lists the kinds"}
 	case !in.Kind.Implemented():
 		return &operation.NotImplementedError{What: string(in.Kind)}
@@ -111,37 +104,69 @@ func (in *request) check() error {
 	return nil
 }
 
-// rebalance checks the parameters, as far as the topology at hand can tell, and
-// returns them in one form, so that equal requests are equal byte for byte.
-func (rm *room) rebalance(raw json.RawMessage) (json.RawMessage, error) {
-	p, err := operation.ParseRebalance(raw)
+// parameters checks the parameters of a kind, as far as the topology at hand can
+// tell, and returns them in one form, so that equal requests are equal byte for
+// byte.
+func (rm *room) parameters(kind operation.Kind, raw json.RawMessage) (json.RawMessage, error) {
+	move, err := operation.ParseMove(kind, raw)
 	if err != nil {
 		return nil, err
-	}
-	for i, b := range p.RemovedBackends {
-		// The record's sealed form is nothing that a client may bring.
-		if b.Sealed != "" {
-			return nil, &operation.InvalidError{
-				Field: fmt.Sprintf("removed_backends[%d].sealed", i), Problem: "is not known",
-				Hint: "give username and password",
-			}
-		}
 	}
 	t := rm.Topology.Current()
 	if t == nil {
 		return nil, errNoTopology
 	}
-	if _, ok := t.Circle(p.CircleID); !ok {
-		return nil, &operation.InvalidError{
-			Field: "circle_id", Problem: fmt.Sprintf("there is no circle %d", p.CircleID),
-			Hint: "GET /v1/topology lists the circles",
-		}
+	switch p := move.(type) {
+	case operation.Rebalance:
+		err = errors.Join(unsealed(p.RemovedBackends), circleKnown(t, "circle_id", p.CircleID))
+	case operation.Recovery:
+		err = errors.Join(circleKnown(t, "from_circle_id", p.FromCircleID), circleKnown(t, "to_circle_id", p.ToCircleID))
+	case operation.Clear:
+		err = circleKnown(t, "circle_id", p.CircleID)
 	}
-	canonical, err := json.Marshal(p)
+	if err != nil {
+		return nil, err
+	}
+	canonical, err := json.Marshal(move)
 	if err != nil {
 		return nil, fmt.Errorf("writing parameters: %w", err)
 	}
 	return canonical, nil
+}
+
+// unsealed refuses the record's sealed form of credentials, which is nothing that
+// a client may bring.
+func unsealed(backends []operation.RemovedBackend) error {
+	for i, b := range backends {
+		if b.Sealed != "" {
+			return &operation.InvalidError{
+				Field: fmt.Sprintf("removed_backends[%d].sealed", i), Problem: "is not known",
+				Hint: "give username and password",
+			}
+		}
+	}
+	return nil
+}
+
+func circleKnown(t *topology.Topology, field string, id int) error {
+	if _, ok := t.Circle(id); ok {
+		return nil
+	}
+	return &operation.InvalidError{
+		Field: field, Problem: fmt.Sprintf("there is no circle %d", id),
+		Hint: "GET /v1/topology lists the circles",
+	}
+}
+
+// ofParameters names the field of a refusal as the body has it.
+func ofParameters(err error) error {
+	invalid, ok := errors.AsType[*operation.InvalidError](err)
+	if !ok || invalid.Field == "parameters" || invalid.Field == "kind" {
+		return err
+	}
+	inside := *invalid
+	inside.Field = "parameters." + invalid.Field
+	return &inside
 }
 
 var errNoTopology = errors.New("no topology is known yet")
