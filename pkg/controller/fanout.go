@@ -357,7 +357,7 @@ func (t *turn) wantedTasks(ctx context.Context, phase operation.Phase) ([]operat
 			p := &t.plan.Tasks[i]
 			task := base
 			task.ID = copyTaskID(i)
-			task.Wave, task.Span, task.Estimated = p.Wave, &p.Span, p.Points
+			task.Wave, task.Rule, task.Span, task.Estimated = p.Wave, p.Rule, &p.Span, p.Points
 			task.Source, task.Destination = t.plan.Backends[p.From].URL, t.plan.Backends[p.To].URL
 			wanted = append(wanted, task)
 		}
@@ -377,7 +377,7 @@ func (t *turn) wantedTasks(ctx context.Context, phase operation.Phase) ([]operat
 		for _, of := range t.of(operation.PhaseCopy, op.Round) {
 			task := base
 			task.ID = verifyTaskID(op.Round, of.ID)
-			task.Of, task.Estimated = of.ID, of.Estimated
+			task.Of, task.Rule, task.Estimated = of.ID, of.Rule, of.Estimated
 			task.Source, task.Destination = of.Source, of.Destination
 			wanted = append(wanted, task)
 		}
@@ -394,7 +394,7 @@ func (t *turn) recopy(ctx context.Context, task operation.Task, v *operation.Tas
 		return task, err
 	}
 	task.ID = recopyTaskID(task.Round, of.ID)
-	task.Wave, task.Source, task.Destination = of.Wave, of.Source, of.Destination
+	task.Wave, task.Rule, task.Source, task.Destination = of.Wave, of.Rule, of.Source, of.Destination
 	for _, i := range v.Verdict.Unproven {
 		if i < 0 || i >= len(all) {
 			return task, fmt.Errorf("task %s: %w: its verdict is about slice %d of %d", v.ID, ledger.ErrUnreadable, i, len(all))

@@ -19,6 +19,7 @@ import (
 type batcher struct {
 	t        *transfer
 	ctx      context.Context //nolint:containedctx // ends when a writer fails; the producer works under it
+	to       *end
 	database string
 	policy   string
 	encoder  lineproto.Encoder
@@ -56,9 +57,10 @@ func (b *batch) add(slice int, lines []byte) {
 	b.lines, b.rows = lines, b.rows+1
 }
 
-// newBatcher starts the writers. close must be called; it waits for them.
-func (t *transfer) newBatcher(ctx context.Context, database, policy string) *batcher {
-	b := &batcher{t: t, database: database, policy: policy, expired: map[int]int64{}}
+// newBatcher starts the writers to one end. close must be called; it waits for
+// them.
+func (t *transfer) newBatcher(ctx context.Context, to *end, database, policy string) *batcher {
+	b := &batcher{t: t, to: to, database: database, policy: policy, expired: map[int]int64{}}
 	b.writers, b.ctx = errgroup.WithContext(ctx)
 	n := t.Writers
 	b.full = make(chan *batch)
@@ -94,14 +96,14 @@ func (b *batcher) post(next *batch) error {
 	pause := b.t.Backoff
 	start := b.t.Now()
 	for {
-		err := b.t.destination.Write(b.ctx, b.database, b.policy, next.lines)
+		err := b.to.Write(b.ctx, b.database, b.policy, next.lines)
 		dropped, expired := expiredPoints(err)
 		switch {
 		case err == nil, expired:
-			b.t.mover.outages.end(b.t.destination.URL(), refusesWrites)
+			b.t.mover.outages.end(b.to.URL(), refusesWrites)
 			b.t.sent.Add(int64(len(next.lines)))
 			return b.forget(next, dropped)
-		case !tookNothing(err), b.t.mover.givenUp(b.t.destination.URL(), refusesWrites):
+		case !tookNothing(err), b.t.mover.givenUp(b.to.URL(), refusesWrites):
 			return &writeError{err}
 		}
 		var refusal *influx.Error
@@ -153,6 +155,16 @@ func (b *batcher) forget(of *batch, dropped int64) error {
 // setSeries chooses the series of the rows that follow.
 func (b *batcher) setSeries(s *lineproto.Series, fields []string) error {
 	return b.encoder.SetSeries(s, fields)
+}
+
+// point adds a point that a comparison has found.
+func (b *batcher) point(p *point) error {
+	if p.newSeries {
+		if err := b.setSeries(p.series, p.fields); err != nil {
+			return err
+		}
+	}
+	return b.row(p.slice, p.ns, p.values)
 }
 
 // row adds a point of a slice.
@@ -247,25 +259,24 @@ func (b *batcher) close() error {
 	return b.err
 }
 
-// writing runs produce with a batcher for the slices of one database and policy
-// and returns only when every batch is acknowledged, or with the first error: a
-// refused write counts before what it broke. The points that retention refused
-// are counted in evidence.
-func (t *transfer) writing(ctx context.Context, evidence []operation.Evidence, of *operation.Slice, produce func(context.Context, *batcher) error) error {
-	out := t.newBatcher(ctx, of.Database, of.RetentionPolicy)
+// writing runs produce with a batcher to one end, for the slices of one database
+// and policy, and returns only when every batch is acknowledged, or with the
+// first error: a refused write counts before what it broke. refused gets the
+// points of each slice that retention refused.
+func (t *transfer) writing(ctx context.Context, to *end, of *operation.Slice, refused func(i int, points int64), produce func(context.Context, *batcher) error) error {
+	out := t.newBatcher(ctx, to, of.Database, of.RetentionPolicy)
 	err := produce(out.ctx, out)
 	if err == nil {
 		err = out.finish()
 	}
-	if refused := out.close(); refused != nil {
-		return refused
+	if broken := out.close(); broken != nil {
+		return broken
 	}
 	if err != nil {
 		return err
 	}
 	for i, n := range out.expired {
-		evidence[i].Expired += n
-		evidence[i].Written -= n
+		refused(i, n)
 	}
 	return nil
 }

@@ -94,6 +94,17 @@ func produce(out *batcher, slice, rows, size int) error {
 	return nil
 }
 
+// nobody is told of refused points; a test that has some fails.
+func nobody(int, int64) { panic("retention refused points") }
+
+// refusedIn counts refused points as the copy does.
+func refusedIn(evidence []operation.Evidence) func(int, int64) {
+	return func(i int, points int64) {
+		evidence[i].Expired += points
+		evidence[i].Written -= points
+	}
+}
+
 func TestBatchesAreBoundedAndWhole(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ rows, size, maxRows, maxBytes int }{
@@ -108,7 +119,7 @@ func TestBatchesAreBoundedAndWhole(t *testing.T) {
 	} {
 		var d writes
 		tr := newTransfer(t, &d, Config{BatchRows: c.maxRows, BatchBytes: c.maxBytes})
-		err := tr.writing(t.Context(), make([]operation.Evidence, 1), &operation.Slice{}, func(_ context.Context, out *batcher) error {
+		err := tr.writing(t.Context(), tr.destination, &operation.Slice{}, nobody, func(_ context.Context, out *batcher) error {
 			return produce(out, 0, c.rows, c.size)
 		})
 		require.NoError(t, err)
@@ -147,7 +158,7 @@ func TestRefusedBatchEndsTheCopy(t *testing.T) {
 				return 0, "", nil
 			}}
 			tr := newTransfer(t, &d, Config{BatchRows: 1, Writers: 3})
-			err := tr.writing(t.Context(), make([]operation.Evidence, 1), &operation.Slice{}, func(_ context.Context, out *batcher) error {
+			err := tr.writing(t.Context(), tr.destination, &operation.Slice{}, nobody, func(_ context.Context, out *batcher) error {
 				return produce(out, 0, 1000, 10)
 			})
 			var refused *influx.Error
@@ -167,7 +178,7 @@ func TestProducerThatFails(t *testing.T) {
 	var d writes
 	tr := newTransfer(t, &d, Config{BatchRows: 10})
 	broken := errors.New("the source broke")
-	err := tr.writing(t.Context(), make([]operation.Evidence, 1), &operation.Slice{}, func(_ context.Context, out *batcher) error {
+	err := tr.writing(t.Context(), tr.destination, &operation.Slice{}, nobody, func(_ context.Context, out *batcher) error {
 		require.NoError(t, produce(out, 0, 25, 10))
 		return broken
 	})
@@ -195,7 +206,7 @@ func TestCancelledCopyEndsAtOnce(t *testing.T) {
 		<-entered
 		cancel(why)
 	}()
-	err := tr.writing(ctx, make([]operation.Evidence, 1), &operation.Slice{}, func(_ context.Context, out *batcher) error {
+	err := tr.writing(ctx, tr.destination, &operation.Slice{}, nobody, func(_ context.Context, out *batcher) error {
 		return produce(out, 0, 1000, 10)
 	})
 	require.ErrorIs(t, err, why)
@@ -232,7 +243,7 @@ func TestRetryInPlace(t *testing.T) {
 				return 0, "", nil
 			}}
 			tr := newTransfer(t, &d, Config{Backoff: time.Millisecond})
-			err := tr.writing(t.Context(), make([]operation.Evidence, 1), &operation.Slice{}, func(_ context.Context, out *batcher) error {
+			err := tr.writing(t.Context(), tr.destination, &operation.Slice{}, nobody, func(_ context.Context, out *batcher) error {
 				return produce(out, 0, 5, 10)
 			})
 			require.Equal(t, c.fails, err != nil, "%v", err)
@@ -249,7 +260,7 @@ func TestExpiredPointsAreCountedPerSlice(t *testing.T) {
 	write := func(slices ...int) ([]operation.Evidence, error) {
 		tr := newTransfer(t, &writes{answer: drop}, Config{})
 		evidence := make([]operation.Evidence, 3)
-		return evidence, tr.writing(t.Context(), evidence, &operation.Slice{}, func(_ context.Context, out *batcher) error {
+		return evidence, tr.writing(t.Context(), tr.destination, &operation.Slice{}, refusedIn(evidence), func(_ context.Context, out *batcher) error {
 			for _, s := range slices {
 				evidence[s].Written += 5
 				if err := produce(out, s, 5, 1); err != nil {
@@ -278,7 +289,7 @@ func TestOtherPartialWritesAreNotExpiry(t *testing.T) {
 		d := writes{answer: func(int, []byte) (int, string, http.Header) { return 400, text, nil }}
 		tr := newTransfer(t, &d, Config{})
 		evidence := make([]operation.Evidence, 1)
-		err := tr.writing(t.Context(), evidence, &operation.Slice{}, func(_ context.Context, out *batcher) error { return produce(out, 0, 5, 1) })
+		err := tr.writing(t.Context(), tr.destination, &operation.Slice{}, refusedIn(evidence), func(_ context.Context, out *batcher) error { return produce(out, 0, 5, 1) })
 		require.ErrorContains(t, err, text)
 		require.Zero(t, evidence[0].Expired)
 	}

@@ -44,8 +44,12 @@ type comparison struct {
 	seen func(*point) error
 	// missing, when set, is called for each source row of which the destination
 	// lacks something, with the values that are missing and Null for the others;
-	// newSeries is then relative to its own last call.
-	missing func(*point) error
+	// newSeries is then relative to its own last call. With overrule, values of
+	// which the destination has others count as missing, too.
+	missing  func(*point) error
+	overrule bool
+	// returned, when set, is called likewise for what only the destination holds.
+	returned func(*point) error
 	// alive, when set, is called now and then.
 	alive func()
 
@@ -63,7 +67,30 @@ type comparison struct {
 	from, to []string
 	// reported is whether the series at hand has been given to missing.
 	reported bool
+	back     returns
 }
+
+// returns is what comparison.returned was last given.
+type returns struct {
+	// series is the source's, as it was when held was found, for slice.
+	series lineproto.Series
+	slice  int
+	// given says what the last call was about, so that the next one knows whether
+	// its series is another.
+	given  given
+	values []lineproto.Value
+}
+
+// given is what a returned point was part of.
+type given uint8
+
+const (
+	givenNothing given = iota
+	// givenWhole: a point of which the source has nothing.
+	givenWhole
+	// givenRest: the rest of a point of which the source has a part.
+	givenRest
+)
 
 // run compares n slices and returns a difference for each. An end that answers
 // out of order is an error that wraps errDisorder, never a difference.
@@ -86,6 +113,9 @@ func (c *comparison) run(source, destination *influx.Stream, n int) ([]differenc
 			return nil, err
 		}
 	}
+	if err := c.settle(); err != nil {
+		return nil, err
+	}
 	// What the destination still has is more than the source.
 	for c.destination.open {
 		if err := c.pass(); err != nil {
@@ -101,6 +131,11 @@ func (c *comparison) take(first bool) error {
 	if c.rows++; c.rows%aliveEvery == 0 && c.alive != nil {
 		c.alive()
 	}
+	if first {
+		if err := c.settle(); err != nil {
+			return err
+		}
+	}
 	c.row = point{slice: s.Statement(), newSeries: s.fresh, series: s.Series(), fields: s.Fields(), ns: s.Time(), values: s.Values()}
 	if c.seen != nil {
 		if err := c.seen(&c.row); err != nil {
@@ -108,8 +143,11 @@ func (c *comparison) take(first bool) error {
 		}
 	}
 	if s.fresh {
-		c.reported = false
+		c.reported, c.back.given = false, givenNothing
 		c.relate()
+		if c.returned != nil {
+			c.back.series, c.back.slice = c.row.series.Clone(), c.row.slice
+		}
 	}
 	d := &c.diffs[c.row.slice]
 	if first {
@@ -176,9 +214,15 @@ func (c *comparison) match(d *difference) error {
 			missing = true
 			continue
 		}
-		c.lacking[i] = lineproto.Value{}
 		h.seen[c.at[i]] = true
-		different = different || !sameValue(&values[i], &h.values[c.at[i]])
+		if sameValue(&values[i], &h.values[c.at[i]]) {
+			c.lacking[i] = lineproto.Value{}
+			continue
+		}
+		different = true
+		if !c.overrule {
+			c.lacking[i] = lineproto.Value{}
+		}
 	}
 	if different {
 		c.count(&h.different, &d.different, "different")
@@ -190,11 +234,37 @@ func (c *comparison) match(d *difference) error {
 		h.extra = false
 		d.extra--
 	}
-	if !missing {
+	if missing {
+		c.count(&h.missing, &d.missing, "fields missing")
+	}
+	if missing || different && c.overrule {
+		return c.report(c.lacking)
+	}
+	return nil
+}
+
+// settle gives back what the destination holds of the source's last point beyond
+// it, once all rows of the point have been seen.
+func (c *comparison) settle() error {
+	h := &c.held
+	if c.returned == nil || !h.any || !h.more() {
 		return nil
 	}
-	c.count(&h.missing, &d.missing, "fields missing")
-	return c.report(c.lacking)
+	b := &c.back
+	b.values = append(b.values[:0], h.values...)
+	for i := range b.values {
+		if h.seen[i] || b.values[i].Kind == conflict {
+			b.values[i] = lineproto.Value{}
+		}
+	}
+	return c.giveBack(givenRest, &point{slice: b.slice, series: &b.series, fields: c.to, ns: h.ns, values: b.values})
+}
+
+// giveBack calls returned.
+func (c *comparison) giveBack(what given, p *point) error {
+	p.newSeries = c.back.given != what
+	c.back.given = what
+	return c.returned(p)
 }
 
 // count counts a point once, and remembers the first of its kind.
@@ -215,6 +285,12 @@ func (c *comparison) pass() error {
 	d.extra++
 	c.keepExample(d, "only at the destination", &d.extra, t.Series(), t.last)
 	for ns := t.last; ; {
+		if c.returned != nil {
+			p := point{slice: t.slice, series: t.Series(), fields: t.Fields(), ns: ns, values: t.Values()}
+			if err := c.giveBack(givenWhole, &p); err != nil {
+				return err
+			}
+		}
 		if err := c.advance(); err != nil {
 			return err
 		}
@@ -230,6 +306,7 @@ func (c *comparison) advance() error {
 		return err
 	}
 	if c.destination.fresh {
+		c.back.given = givenNothing
 		c.relate()
 	}
 	return nil
@@ -253,6 +330,7 @@ func (c *comparison) pair(from, to []string) {
 		return
 	}
 	c.from, c.to = append(c.from[:0], from...), append(c.to[:0], to...)
+	c.back.given = givenNothing
 	c.at = c.at[:0]
 	next := 0
 	for _, f := range from {

@@ -21,9 +21,10 @@ func (t *transfer) copy(ctx context.Context) error {
 		return fmt.Errorf("reading slices of task %s: %w", t.task.ID, err)
 	}
 	t.slices = all
+	t.begun = map[int]bool{}
 	t.evidence = make(operation.Checkpoint, len(all))
 	copy(t.evidence, t.task.Checkpoint)
-	pending := func(i int) bool { return t.evidence[i].State == operation.SlicePending }
+	pending := func(i int) bool { return !t.evidence[i].State.Finished() }
 	for _, group := range t.groups(all, pending) {
 		if err := t.copyGroup(ctx, group, 0); err != nil {
 			return err
@@ -111,9 +112,14 @@ func problemOf(index int, s *operation.Slice, err error) operation.SliceError {
 
 // checkpoint stores the evidence of a group and the problems that came up.
 func (t *transfer) checkpoint(ctx context.Context, group []int, problems ...operation.SliceError) error {
-	var points int64
+	var copied, unchanged int64
 	for _, i := range group {
-		points += t.evidence[i].Rows
+		e := &t.evidence[i]
+		if e.State == operation.SliceUnchanged || e.State == operation.SliceSameCounts {
+			unchanged += e.Rows
+		} else {
+			copied += e.Rows
+		}
 	}
 	read, written := t.read.take(), t.sent.take()
 	// The record keeps what it is given, while this task goes on.
@@ -123,7 +129,8 @@ func (t *transfer) checkpoint(ctx context.Context, group []int, problems ...oper
 		for _, p := range problems {
 			task.AddProblem(p)
 		}
-		task.Points.Copied += points
+		task.Points.Copied += copied
+		task.Points.Unchanged += unchanged
 		task.Bytes.Read += read
 		task.Bytes.Written += written
 	})
@@ -141,6 +148,8 @@ func (t *transfer) tryGroup(ctx context.Context, group []int) error {
 	var empty, held []int
 	for i := range all {
 		found[i].State, found[i].DestinationEmpty = operation.SliceCopied, !occupied[i]
+		// What an attempt has noted that ended before it was through.
+		found[i].Replaced = t.evidence[group[i]].Replaced
 		if all[i].Expired {
 			// Nothing is copied; the verification counts it.
 			continue
@@ -152,18 +161,89 @@ func (t *transfer) tryGroup(ctx context.Context, group []int) error {
 			held = append(held, i)
 		} else {
 			empty = append(empty, i)
+			t.begun[group[i]] = true
 		}
 	}
 	if err := t.bring(ctx, all, empty, found, t.fill); err != nil {
 		return err
 	}
+	if held, err = t.leaveSameCounts(ctx, all, held, found); err != nil {
+		return err
+	}
 	if err := t.bring(ctx, all, held, found, t.complete); err != nil {
 		return err
 	}
+	if err := t.settleDisputes(ctx, group, all, held, found); err != nil {
+		return err
+	}
 	for i, n := range group {
+		if t.begun[n] {
+			found[i].State = operation.SliceCopied
+		}
 		t.evidence[n] = found[i]
+		delete(t.begun, n)
 	}
 	return nil
+}
+
+// leaveSameCounts finds the slices of which both ends have the same counts per
+// series and field, when the operation asks for no more than that, and returns
+// the others.
+func (t *transfer) leaveSameCounts(ctx context.Context, all []operation.Slice, which []int, found []operation.Evidence) ([]int, error) {
+	if len(which) == 0 || t.depth() != operation.DepthCount {
+		return which, nil
+	}
+	chosen := pick(all, which)
+	here, there, err := t.talliesOfBoth(ctx, chosen)
+	if err != nil {
+		return nil, err
+	}
+	var others []int
+	for n, i := range which {
+		if here[n] != there[n] {
+			others = append(others, i)
+			continue
+		}
+		found[i].State, found[i].Rows, found[i].Counts = operation.SliceSameCounts, here[n].rows, here[n].sum
+	}
+	return others, nil
+}
+
+// settleDisputes lets the source's values replace those of the destination, in
+// the slices where both have one. How many there are is stored first: once they
+// are replaced nobody can count them any more.
+func (t *transfer) settleDisputes(ctx context.Context, group []int, all []operation.Slice, held []int, found []operation.Evidence) error {
+	var disputed []int
+	noted := slices.Clone(t.evidence)
+	var problems []operation.SliceError
+	for _, i := range held {
+		if found[i].State != operation.SliceCompared {
+			continue
+		}
+		disputed = append(disputed, i)
+		n := group[i]
+		noted[n] = operation.Evidence{State: operation.SliceCompared, Replaced: found[i].Replaced}
+		if t.evidence[n].State != operation.SliceCompared {
+			problems = append(problems, operation.SliceError{
+				Index: n, Slice: all[i], Code: operation.CodeReplaced,
+				Detail: fmt.Sprintf("%d points had other values at %s, which gave way to those of %s", found[i].Replaced, t.destination.URL(), t.source.URL()),
+			})
+		}
+	}
+	if len(disputed) == 0 {
+		return nil
+	}
+	err := t.job.Checkpoint(ctx, func(task *operation.Task) {
+		task.Checkpoint = slices.Clone(noted)
+		for _, p := range problems {
+			task.AddProblem(p)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	copy(t.evidence, noted)
+	return t.bring(ctx, all, disputed, found, t.overrule)
 }
 
 // bring runs fill or complete for some slices of a group and keeps their
@@ -179,7 +259,11 @@ func (t *transfer) bring(ctx context.Context, all []operation.Slice, which []int
 	for n, i := range which {
 		evidence[n] = found[i]
 	}
-	err := t.writing(ctx, evidence, &chosen[0], func(ctx context.Context, out *batcher) error {
+	refused := func(i int, points int64) {
+		evidence[i].Expired += points
+		evidence[i].Written -= points
+	}
+	err := t.writing(ctx, t.destination, &chosen[0], refused, func(ctx context.Context, out *batcher) error {
 		return by(ctx, out, chosen, evidence)
 	})
 	if err != nil {
@@ -223,12 +307,28 @@ func (t *transfer) fill(ctx context.Context, out *batcher, chosen []operation.Sl
 }
 
 // complete copies slices of which the destination holds something already: the
-// points are compared, and only what it lacks is written. A value it holds is
-// never replaced.
+// points are compared, and only what it lacks is written, and what the source
+// lacks is given back where the task is mutual. No value is replaced; where that
+// is to be done, the evidence says SliceCompared.
 func (t *transfer) complete(ctx context.Context, out *batcher, chosen []operation.Slice, evidence []operation.Evidence) error {
+	if !t.task.Mutual {
+		return t.completeEnds(ctx, out, nil, chosen, evidence)
+	}
+	refused := func(i int, points int64) {
+		evidence[i].Expired += points
+		evidence[i].Returned -= points
+	}
+	return t.writing(ctx, t.source, &chosen[0], refused, func(ctx context.Context, back *batcher) error {
+		return t.completeEnds(ctx, out, back, chosen, evidence)
+	})
+}
+
+// completeEnds writes what the destination lacks to out, and what the source
+// lacks to back, unless that is nil.
+func (t *transfer) completeEnds(ctx context.Context, out, back *batcher, chosen []operation.Slice, evidence []operation.Evidence) error {
 	var h hasher
 	size := t.sizes(chosen)
-	diffs, err := t.compare(ctx, chosen, &comparison{
+	c := &comparison{
 		seen: func(p *point) error {
 			if p.newSeries {
 				h.setSeries(p.series, p.fields)
@@ -238,22 +338,58 @@ func (t *transfer) complete(ctx context.Context, out *batcher, chosen []operatio
 			return size.check(e.Rows, p.newSeries)
 		},
 		missing: func(p *point) error {
-			if p.newSeries {
-				if err := out.setSeries(p.series, p.fields); err != nil {
-					return err
-				}
-			}
 			evidence[p.slice].Written++
-			return out.row(p.slice, p.ns, p.values)
+			return out.point(p)
 		},
-	})
+	}
+	if back != nil {
+		c.returned = func(p *point) error {
+			evidence[p.slice].Returned++
+			return back.point(p)
+		}
+	}
+	diffs, err := t.compare(ctx, chosen, c)
 	if err != nil {
 		return err
 	}
 	for i := range diffs {
-		evidence[i].Kept = diffs[i].different
+		t.note(&evidence[i], &diffs[i])
 	}
 	return nil
+}
+
+// note keeps of a comparison what the evidence is to say.
+func (t *transfer) note(e *operation.Evidence, d *difference) {
+	switch {
+	case !t.task.Overrule:
+		e.Kept = d.different
+	case d.different > 0:
+		e.State, e.Replaced = operation.SliceCompared, max(e.Replaced, d.different)
+	}
+	if !t.task.Mutual {
+		e.Extra = d.extra
+	}
+	lacking := d.missing > 0 || t.task.Mutual && d.extra > 0
+	// Where values have been replaced before, it is a copy that has ended since.
+	if e.State != operation.SliceCompared && !lacking && e.Replaced == 0 {
+		e.State, e.Rows = operation.SliceUnchanged, d.source
+	}
+}
+
+// overrule writes the source's values where the destination has others. Its
+// evidence has the rows already.
+func (t *transfer) overrule(ctx context.Context, out *batcher, chosen []operation.Slice, evidence []operation.Evidence) error {
+	_, err := t.compare(ctx, chosen, &comparison{
+		overrule: true,
+		missing: func(p *point) error {
+			evidence[p.slice].Written++
+			return out.point(p)
+		},
+	})
+	for i := range evidence {
+		evidence[i].State = operation.SliceCopied
+	}
+	return err
 }
 
 // compare opens the slices at both ends and compares them.

@@ -138,7 +138,7 @@ func New(b Backends, c Config) *Mover {
 // checkpoint stands).
 func (m *Mover) Run(ctx context.Context, job Job) error {
 	task := job.Task()
-	source, err := m.backends.Client(ctx, job.Operation(), task.Source, nil)
+	source, err := m.backends.Client(ctx, job.Operation(), task.Source, job.Guard)
 	if err != nil {
 		return fmt.Errorf("opening source %s: %w", task.Source, err)
 	}
@@ -177,6 +177,9 @@ type transfer struct {
 	// only group by group.
 	slices   []operation.Slice
 	evidence operation.Checkpoint
+	// begun are the slices that this process has begun to write to an empty
+	// destination: what is found there later came from here.
+	begun map[int]bool
 	// whole is set while a slice is copied however large it is.
 	whole bool
 	// read and sent are the bytes since the last checkpoint.

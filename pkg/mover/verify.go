@@ -37,7 +37,7 @@ func (t *transfer) verify(ctx context.Context) error {
 	// A checkpoint entry that is not pending has been judged.
 	judged := make(operation.Checkpoint, len(t.slices))
 	copy(judged, t.task.Checkpoint)
-	pending := func(i int) bool { return judged[i].State == operation.SlicePending }
+	pending := func(i int) bool { return !judged[i].State.Finished() }
 	for _, group := range t.groups(t.slices, pending) {
 		found, err := t.judgeGroup(ctx, group, &of, 0)
 		if err != nil {
@@ -118,7 +118,9 @@ func (t *transfer) judge(ctx context.Context, group []int, of *operation.Task, v
 				return err
 			}
 			continue
-		case e.State != operation.SliceCopied:
+		case e.State == operation.SliceUnchanged && e.Kept == 0, e.State == operation.SliceSameCounts:
+			t.unchanged(i, v)
+		case e.State != operation.SliceCopied && e.State != operation.SliceUnchanged:
 			t.notCopied(i, of, v)
 		case !e.DestinationEmpty || e.Expired > 0:
 			byPoints = append(byPoints, i)
@@ -129,25 +131,58 @@ func (t *transfer) judge(ctx context.Context, group []int, of *operation.Task, v
 		}
 		v.Slices.Total++
 	}
+	before := v.Slices.Equal
 	unproven, err := t.prove(ctx, byCount, v, t.countsAgree)
 	if err != nil {
 		return err
 	}
 	byPoints = append(byPoints, unproven...)
-	proven := v.Slices.Equal
+	proven := v.Slices.Equal - before
 	if unproven, err = t.prove(ctx, byDigest, v, t.digestsAgree); err != nil {
 		return err
 	}
-	v.Slices.ByCount, v.Slices.ByPoints = proven, v.Slices.Equal-proven
+	v.Slices.ByCount += proven
+	v.Slices.ByPoints += v.Slices.Equal - before - proven
 	return t.comparePoints(ctx, append(byPoints, unproven...), v)
 }
 
+// unchanged counts a slice that the copy has compared and found in order; that
+// was its proof.
+func (t *transfer) unchanged(i int, v *judgement) {
+	e := &t.evidence[i]
+	v.Slices.Equal++
+	if e.State == operation.SliceSameCounts {
+		v.Slices.ByCount++
+	} else {
+		v.Slices.ByPoints++
+	}
+	v.verified += e.Rows
+	found := operation.Findings{
+		Points: operation.ReportPoints{Source: e.Rows, Destination: e.Rows + e.Extra}, Extra: e.Extra,
+		Unchanged: operation.Amount{Slices: 1, Points: e.Rows},
+	}
+	v.Count(found)
+	if e.Extra > 0 {
+		problem := t.problem(i)
+		problem.Source, problem.Destination, problem.Extra = e.Rows, e.Rows+e.Extra, e.Extra
+		problem.Resolution = operation.ResolutionExtra
+		v.AddProblem(problem)
+	}
+}
+
 // digest reports whether the operation wants the destination read back even
-// where counts prove a slice. Parameters that cannot be read want it.
-func (t *transfer) digest() bool {
+// where counts prove a slice.
+func (t *transfer) digest() bool { return t.depth() == operation.DepthDigest }
+
+// depth is the depth that the operation asks for; the deepest when its parameters
+// cannot be read.
+func (t *transfer) depth() operation.Depth {
 	op := t.job.Operation()
 	p, err := operation.ParseMove(op.Kind, op.Parameters)
-	return err != nil || p.Tuned().Depth == operation.DepthDigest
+	if err != nil {
+		return operation.DepthDigest
+	}
+	return p.Tuned().Depth
 }
 
 // prove applies a sieve to slices that were copied to an empty destination and
@@ -176,50 +211,72 @@ func (t *transfer) prove(ctx context.Context, which []int, v *judgement, agree f
 // countsAgree asks both ends for their counts per series and field and
 // compares them with what the copy has read.
 func (t *transfer) countsAgree(ctx context.Context, which []int) ([]bool, error) {
-	var here, there []uint64
-	both, ctx := errgroup.WithContext(ctx)
-	both.Go(func() (err error) {
-		here, err = t.counts(ctx, t.source.Client, which)
-		return err
-	})
-	both.Go(func() (err error) {
-		there, err = t.counts(ctx, t.destination.Client, which)
-		return err
-	})
-	if err := both.Wait(); err != nil {
+	here, there, err := t.talliesOfBoth(ctx, pick(t.slices, which))
+	if err != nil {
 		return nil, err
 	}
 	agree := make([]bool, len(which))
 	for n, i := range which {
-		agree[n] = here[n] == t.evidence[i].Counts && there[n] == t.evidence[i].Counts
+		agree[n] = here[n].sum == t.evidence[i].Counts && there[n].sum == t.evidence[i].Counts
 	}
 	return agree, nil
 }
 
-// counts returns, for each slice, the sum that Evidence.Counts is compared with.
-func (t *transfer) counts(ctx context.Context, c *influx.Client, which []int) ([]uint64, error) {
-	sums := make([]uint64, len(which))
+// tally is what a server says that it holds of a slice.
+type tally struct {
+	// sum is what Evidence.Counts is compared with.
+	sum uint64
+	// rows is at least how many points there are.
+	rows int64
+}
+
+// talliesOfBoth asks both ends at once.
+func (t *transfer) talliesOfBoth(ctx context.Context, chosen []operation.Slice) (here, there []tally, err error) {
+	both, ctx := errgroup.WithContext(ctx)
+	both.Go(func() (err error) {
+		here, err = t.tallies(ctx, t.source.Client, chosen)
+		return err
+	})
+	both.Go(func() (err error) {
+		there, err = t.tallies(ctx, t.destination.Client, chosen)
+		return err
+	})
+	err = both.Wait()
+	return here, there, err
+}
+
+// tallies asks one end for its counts per series and field.
+func (t *transfer) tallies(ctx context.Context, c *influx.Client, chosen []operation.Slice) ([]tally, error) {
+	all := make([]tally, len(chosen))
 	var h hasher
-	n := 0
-	err := c.Counts(ctx, selections(pick(t.slices, which)), func(sel int, s *lineproto.Series, field string, values int64) error {
+	n, slice, series := 0, -1, uint64(0)
+	var most int64
+	err := c.Counts(ctx, selections(chosen), func(sel int, s *lineproto.Series, field string, values int64) error {
 		if n++; n%aliveEvery == 0 {
 			t.job.Alive()
 		}
-		sums[sel] += fieldHash(h.series(s), field) * uint64(values)
+		key := h.series(s)
+		if sel != slice || key != series {
+			slice, series, most = sel, key, 0
+		}
+		// A series has as many points as its fullest field, at least.
+		all[sel].rows += max(values-most, 0)
+		most = max(most, values)
+		all[sel].sum += fieldHash(key, field) * uint64(values)
 		return nil
 	})
 	t.job.Alive()
-	return sums, err
+	return all, err
 }
 
 // digestsAgree reads the destination back and compares every point, by digest,
 // with what the copy has read; the source's counts show that it has not changed.
 func (t *transfer) digestsAgree(ctx context.Context, which []int) ([]bool, error) {
 	found := make([]operation.Evidence, len(which))
-	var here []uint64
+	var here []tally
 	both, ctx := errgroup.WithContext(ctx)
 	both.Go(func() (err error) {
-		here, err = t.counts(ctx, t.source.Client, which)
+		here, err = t.tallies(ctx, t.source.Client, pick(t.slices, which))
 		return err
 	})
 	both.Go(func() error { return t.readBack(ctx, which, found) })
@@ -229,7 +286,7 @@ func (t *transfer) digestsAgree(ctx context.Context, which []int) ([]bool, error
 	agree := make([]bool, len(which))
 	for n, i := range which {
 		e := &t.evidence[i]
-		agree[n] = here[n] == e.Counts && found[n].Counts == e.Counts &&
+		agree[n] = here[n].sum == e.Counts && found[n].Counts == e.Counts &&
 			found[n].Digest == e.Digest && found[n].Rows == e.Rows
 	}
 	return agree, nil
@@ -291,12 +348,17 @@ func (t *transfer) weigh(ctx context.Context, i int, d *difference, v *judgement
 	problem := t.problem(i)
 	problem.Source, problem.Destination, problem.Example = d.source, d.destination, d.example
 	problem.Missing, problem.Extra, problem.Different = found.Missing, found.Extra, found.Different
-	if found.Missing > 0 || found.Different > t.evidence[i].Kept {
-		problem.Detail = fmt.Sprintf("%d points are missing at the owner and %d differ", found.Missing, found.Different)
+	e := &t.evidence[i]
+	if found.Missing > 0 || found.Different > e.Kept || t.task.Mutual && found.Extra > 0 {
+		problem.Detail = fmt.Sprintf("%d points are missing at the destination, %d differ and %d are there only", found.Missing, found.Different, found.Extra)
 		v.Reopen(i, found, problem)
 		return nil
 	}
 	v.verified += d.source - found.Expired
+	found.Replaced = e.Replaced
+	if e.State == operation.SliceUnchanged {
+		found.Unchanged = operation.Amount{Slices: 1, Points: d.source}
+	}
 	v.Count(found)
 	switch {
 	case found.Different > 0:
@@ -304,6 +366,9 @@ func (t *transfer) weigh(ctx context.Context, i int, d *difference, v *judgement
 		problem.Resolution = operation.ResolutionOwnerKept
 		v.AddProblem(problem)
 		return nil
+	case found.Replaced > 0:
+		problem.Replaced, problem.Resolution = found.Replaced, operation.ResolutionSourceWon
+		v.AddProblem(problem)
 	case found.Extra > 0:
 		problem.Resolution = operation.ResolutionExtra
 		v.AddProblem(problem)

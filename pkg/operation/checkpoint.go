@@ -23,8 +23,9 @@ const (
 	// SliceCompared has been compared and is about to be copied; Replaced counts
 	// what it disagreed about.
 	SliceCompared
-	// SliceEqual was equal at both ends, point by point, and was not copied.
-	SliceEqual
+	// SliceUnchanged needed nothing: the ends were compared point by point, and
+	// neither lacked anything it was to get.
+	SliceUnchanged
 	// SliceSameCounts had the same counts at both ends and was not copied,
 	// because the operation asked for no more than counts.
 	SliceSameCounts
@@ -60,6 +61,8 @@ type Evidence struct {
 	Replaced int64
 	// Returned counts the points sent to the source, which lacked them.
 	Returned int64
+	// Extra counts the points of which the destination held more.
+	Extra int64
 	// Expired counts the points that retention no longer admits.
 	Expired int64
 	// Counts is the sum over all values of a hash of (series, field): equal
@@ -95,7 +98,7 @@ func (c Checkpoint) MarshalJSON() ([]byte, error) {
 		if e.State == SlicePending {
 			continue
 		}
-		for _, n := range []int64{e.Rows, e.Values, e.Written, e.Kept, e.Replaced, e.Returned, e.Expired} {
+		for _, n := range []int64{e.Rows, e.Values, e.Written, e.Kept, e.Replaced, e.Returned, e.Extra, e.Expired} {
 			packed = binary.AppendVarint(packed, n)
 		}
 		packed = binary.LittleEndian.AppendUint64(packed, e.Counts)
@@ -150,7 +153,7 @@ func unpackCheckpoint(b []byte) (Checkpoint, error) {
 		if e.State == SlicePending {
 			continue
 		}
-		for _, into := range []*int64{&e.Rows, &e.Values, &e.Written, &e.Kept, &e.Replaced, &e.Returned, &e.Expired} {
+		for _, into := range []*int64{&e.Rows, &e.Values, &e.Written, &e.Kept, &e.Replaced, &e.Returned, &e.Extra, &e.Expired} {
 			v, used := binary.Varint(b)
 			if used <= 0 {
 				return nil, errCheckpoint

@@ -64,14 +64,14 @@ func TestCheckpointRefusesWhatItDidNotMake(t *testing.T) {
 		"a number":             `7`,
 		"not base64":           `"*"`,
 		"nothing":              `""`,
-		"another version":      pack(2, 0),
-		"no count":             pack(1),
-		"a count for nothing":  pack(1, 5),
-		"an enormous count":    pack(1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1),
-		"an entry cut off":     pack(1, 1, 2, 0, 0),
-		"a hash cut off":       pack(1, 1, 2, 0, 0, 0, 0, 0, 1, 2, 3),
-		"a state unheard of":   pack(1, 1, 0x80),
-		"something at the end": pack(1, 1, 0, 0),
+		"another version":      pack(3, 0),
+		"no count":             pack(2),
+		"a count for nothing":  pack(2, 5),
+		"an enormous count":    pack(2, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1),
+		"an entry cut off":     pack(2, 1, 2, 0, 0),
+		"a hash cut off":       pack(2, 1, 2, 0, 0, 0, 0, 0, 1, 2, 3),
+		"a state unheard of":   pack(2, 1, 0x80),
+		"something at the end": pack(2, 1, 0, 0),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

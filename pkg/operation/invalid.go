@@ -7,6 +7,8 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // InvalidError is a parameter that cannot be accepted: which one, why, and what
@@ -25,6 +27,17 @@ const (
 	maxKey = 100
 )
 
+// plainField leaves out of a field's path the structs that are embedded on its way.
+func plainField(path string) string {
+	var names []string
+	for name := range strings.SplitSeq(path, ".") {
+		if r, _ := utf8.DecodeRuneInString(name); !unicode.IsUpper(r) {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ".")
+}
+
 // decodeStrict refuses unknown keys, trailing data and anything but an object,
 // and names the field that is wrong.
 func decodeStrict(raw json.RawMessage, into any) error {
@@ -41,7 +54,7 @@ func decodeStrict(raw json.RawMessage, into any) error {
 		return nil
 	}
 	if wrongType, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		field := wrongType.Field
+		field := plainField(wrongType.Field)
 		if field == "" {
 			field = "parameters"
 		}

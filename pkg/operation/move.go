@@ -1,6 +1,7 @@
 package operation
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -270,7 +271,7 @@ func (p Clear) Period(created time.Time) Period {
 // not mean circle 0.
 func requireCircles(raw json.RawMessage, names ...string) error {
 	var given map[string]json.RawMessage
-	if len(raw) > 0 {
+	if len(bytes.TrimSpace(raw)) > 0 {
 		if err := json.Unmarshal(raw, &given); err != nil {
 			return &InvalidError{Field: "parameters", Problem: "is not a JSON object", Hint: kindsHint}
 		}

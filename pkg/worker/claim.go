@@ -202,7 +202,7 @@ func (c *claim) HandOver(ctx context.Context, bundles [][]operation.Slice) ([]st
 		child := operation.Task{
 			ID:          fmt.Sprintf("%s-%d-%d", parent.ID, parent.Attempt, len(parent.Children)+i+1),
 			OperationID: parent.OperationID, Kind: parent.Kind, Phase: parent.Phase, Round: parent.Round, Wave: parent.Wave,
-			Source: parent.Source, Destination: parent.Destination, Parent: parent.ID,
+			Source: parent.Source, Destination: parent.Destination, Rule: parent.Rule, Parent: parent.ID,
 			Slices: bundle, State: operation.TaskWaiting, CreatedAt: now, UpdatedAt: now,
 		}
 		for _, s := range bundle {
