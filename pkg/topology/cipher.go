@@ -48,6 +48,23 @@ func EncryptCredential(key, message string) (string, error) {
 // but CipherKey, and ErrCipherText for what cannot have come from EncryptCredential
 // given a text: bad base64, partial blocks, or bytes that are no printable text.
 func DecryptCredential(key, message string) (string, error) {
+	plain, err := Decipher(key, message)
+	if err != nil {
+		return "", err
+	}
+
+	if !utf8.ValidString(plain) || strings.ContainsFunc(plain, unicode.IsControl) {
+		return "", ErrCipherText
+	}
+
+	return plain, nil
+}
+
+// Decipher undoes EncryptCredential for any message, text or not, as influx-proxy's
+// /decrypt does; zero bytes at the end of the message are lost. It returns
+// ErrCipherKey for any key but CipherKey, and ErrCipherText for bad base64 or
+// partial blocks.
+func Decipher(key, message string) (string, error) {
 	if key != CipherKey {
 		return "", ErrCipherKey
 	}
@@ -69,12 +86,7 @@ func DecryptCredential(key, message string) (string, error) {
 
 	cipher.NewCBCDecrypter(block, []byte(key)).CryptBlocks(text, text)
 
-	plain := strings.TrimRight(string(text), "\x00")
-	if !utf8.ValidString(plain) || strings.ContainsFunc(plain, unicode.IsControl) {
-		return "", ErrCipherText
-	}
-
-	return plain, nil
+	return strings.TrimRight(string(text), "\x00"), nil
 }
 
 func cipherEncoding() *base64.Encoding {

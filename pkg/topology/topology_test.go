@@ -460,3 +460,20 @@ func TestCipherRoundTrip(t *testing.T) {
 		require.Equal(t, message, plain)
 	})
 }
+
+// Decipher gives every message back, of which DecryptCredential takes text only.
+func TestDecipherAnyMessage(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		message := strings.TrimRight(string(rapid.SliceOfN(rapid.Byte(), 0, 40).Draw(t, "message")), "\x00")
+		text, err := topology.EncryptCredential(topology.CipherKey, message)
+		require.NoError(t, err)
+		plain, err := topology.Decipher(topology.CipherKey, text)
+		require.NoError(t, err)
+		require.Equal(t, message, plain)
+	})
+	_, err := topology.Decipher("", "YgvEyuPZlDYAH8sGDkC!Ag")
+	require.ErrorIs(t, err, topology.ErrCipherKey)
+	_, err = topology.Decipher(topology.CipherKey, "admin")
+	require.ErrorIs(t, err, topology.ErrCipherText)
+}

@@ -115,6 +115,8 @@ func (rm *room) register(r gin.IRouter) {
 	} else {
 		g.GET("/ping", noContent)
 	}
+	g.GET("/encrypt", rm.encrypt)
+	g.GET("/decrypt", rm.decrypt)
 
 	g = g.Group("", rm.require)
 	g.GET("/health", rm.health)
@@ -125,10 +127,8 @@ func (rm *room) register(r gin.IRouter) {
 	g.GET("/transfer/state", rm.state(generation25))
 	g.POST("/transfer/state", rm.sameOrigin, rm.setState(generation25))
 	g.GET("/transfer/stats", rm.stats(generation25))
-	g.POST("/rebalance", rm.sameOrigin, rm.rebalance)
-	for _, verb := range []string{"recovery", "resync", "clear", "cleanup"} {
-		refusal := (&operation.NotImplementedError{What: verb}).Error()
-		g.POST("/"+verb, rm.sameOrigin, func(c *gin.Context) { fail(c, http.StatusNotImplemented, refusal) })
+	for path, v := range verbs() {
+		g.POST(path, rm.sameOrigin, rm.start(v))
 	}
 }
 

@@ -2,8 +2,8 @@ package influxproxy
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -25,21 +25,32 @@ func (r refusal) Error() string { return string(r) }
 
 // The sentences of influx-proxy.
 const (
-	errCircle      refusal = "invalid circle_id"
-	errOperation   refusal = "invalid operation"
-	errBackends    refusal = "invalid backends from body"
-	errCPUs        refusal = "invalid cpus"
-	errWorker      refusal = "invalid worker, require positive integer"
-	errBatch       refusal = "invalid batch, require positive integer"
-	errLimit       refusal = "invalid limit, require positive integer"
-	errHaAddrs     refusal = "invalid ha_addrs"
-	errHaTooFew    refusal = "ha_addrs should contain two addrs at least"
-	errStatsType   refusal = "invalid stats type"
-	errResyncing   refusal = "illegal resyncing"
-	errMigrating   refusal = "illegal migrating"
-	errTransfer    refusal = "illegal transferring"
-	errNothing     refusal = "missing query parameter"
-	errReplica     refusal = "invalid db or meas"
+	errOperation  refusal = "invalid operation"
+	errBackends   refusal = "invalid backends from body"
+	errSameCircle refusal = "from_circle_id and to_circle_id cannot be same"
+	errSeconds    refusal = "invalid days, hours, minutes or seconds"
+	errTick       refusal = "invalid tick, require non-negative integer"
+	errCPUs       refusal = "invalid cpus"
+	errWorker     refusal = "invalid worker, require positive integer"
+	errBatch      refusal = "invalid batch, require positive integer"
+	errLimit      refusal = "invalid limit, require positive integer"
+	errHaAddrs    refusal = "invalid ha_addrs"
+	errHaTooFew   refusal = "ha_addrs should contain two addrs at least"
+	errStatsType  refusal = "invalid stats type"
+	errResyncing  refusal = "illegal resyncing"
+	errMigrating  refusal = "illegal migrating"
+	errTransfer   refusal = "illegal transferring"
+	errNothing    refusal = "missing query parameter"
+	errReplica    refusal = "invalid db or meas"
+	errKey        refusal = "invalid key"
+)
+
+// The sentences for what influx-proxy does not have or takes as it comes.
+const (
+	errSince       refusal = "invalid since, require non-negative integer"
+	errSinceTwice  refusal = "invalid since, cannot be given beside days, hours, minutes or seconds"
+	errOlder       refusal = "invalid older_than_seconds, require non-negative integer"
+	errMessage     refusal = "invalid msg"
 	errDryRun      refusal = "invalid dry_run"
 	errDatabases   refusal = "invalid db"
 	errParameters  refusal = "invalid query parameter"
@@ -115,6 +126,25 @@ func parseForm(contentType string, body []byte) (url.Values, error) {
 
 func (p params) get(name string) string { return p.values.Get(name) }
 
+// first returns the first of several names of one parameter that is given.
+func (p params) first(names ...string) string {
+	for _, name := range names {
+		if text := p.get(name); text != "" {
+			return text
+		}
+	}
+	return ""
+}
+
+// noBody refuses a body that is not read: whoever sends one means something by it.
+func (p params) noBody() error {
+	var object map[string]json.RawMessage
+	if len(p.body) > 0 && (json.Unmarshal(p.body, &object) != nil || len(object) > 0) {
+		return errBrokenBody
+	}
+	return nil
+}
+
 // circle reads a circle's index.
 func (p params) circle(name string, t *topology.Topology) (*topology.Circle, error) {
 	id, err := strconv.Atoi(p.get(name))
@@ -174,27 +204,52 @@ func (p params) positive(name string, most int, otherwise error) (int, error) {
 	return n, nil
 }
 
-// workers reads how many measurements move at once, under the name of either
-// generation. 0 leaves it to the free slots.
-func (p params) workers() (int, error) {
-	cpus, err := p.positive("cpus", operation.MaxWorkers, errCPUs)
-	if err != nil || cpus > 0 {
-		return cpus, err
+// natural reads a number from 0 to most; 0 means also that it was not given.
+func (p params) natural(name string, most int64, otherwise error) (int64, error) {
+	text := strings.TrimSpace(p.get(name))
+	if text == "" {
+		return 0, nil
 	}
-	return p.positive("worker", operation.MaxWorkers, errWorker)
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 || n > most {
+		return 0, otherwise
+	}
+	return n, nil
 }
 
-// tuning checks what influx-proxy tunes a move with and this product decides
-// itself.
-func (p params) tuning() error {
-	const most = 1 << 30
-	if _, err := p.positive("batch", most, errBatch); err != nil {
-		return err
+// tuning reads what all moves have in common, in the order in which influx-proxy
+// checks it; limit, the rows of one answer, and ha_addrs are checked and not
+// needed here.
+func (p params) tuning() (operation.Tuning, error) {
+	const many = 1 << 30
+	var out, none operation.Tuning
+	cpus, err := p.positive("cpus", operation.MaxWorkers, errCPUs)
+	if err != nil {
+		return none, err
 	}
-	if _, err := p.positive("limit", most, errLimit); err != nil {
-		return err
+	worker, err := p.positive("worker", operation.MaxWorkers, errWorker)
+	if err != nil {
+		return none, err
 	}
-	return p.haAddrs()
+	if out.Workers = cpus; cpus == 0 {
+		out.Workers = worker
+	}
+	if out.Batch, err = p.positive("batch", many, errBatch); err != nil {
+		return none, err
+	}
+	// It is what a batch may hold at most, so that a smaller one is one, too.
+	out.Batch = min(out.Batch, operation.MaxBatch)
+	if _, err := p.positive("limit", many, errLimit); err != nil {
+		return none, err
+	}
+	if err := p.haAddrs(); err != nil {
+		return none, err
+	}
+	if out.Databases, err = p.list("db", "dbs"); err != nil {
+		return none, err
+	}
+	out.Depth = operation.Depth(p.get("depth"))
+	return out, nil
 }
 
 // haAddrPattern is what influx-proxy accepts as host:port.
@@ -231,9 +286,3 @@ func refuseWith(c *gin.Context, err error) {
 	}
 	fail(c, http.StatusBadRequest, err.Error())
 }
-
-// circleBusy is the sentence for a circle that something else is moving.
-func circleBusy(id int) string { return fmt.Sprintf("circle %d is migrating", id) }
-
-// proxyBusy is the sentence for a resync, which holds every circle.
-const proxyBusy = "proxy is resyncing"

@@ -217,13 +217,14 @@ func statsKinds() map[string]operation.Kind {
 		"rebalance": operation.KindRebalance,
 		"recovery":  operation.KindRecovery,
 		"resync":    operation.KindResync,
-		"clear":     "clear",
-		"cleanup":   "clear",
+		"clear":     operation.KindClear,
+		"cleanup":   operation.KindClear,
 	}
 }
 
 // stats answers with a row for every backend of the circle and for every
-// backend that its newest operation of the type reads beside them.
+// backend that its newest operation of the type was told has left it. An
+// operation of several circles has rows of the others too, which are not shown.
 func (rm *room) stats(g generation) gin.HandlerFunc {
 	kinds := statsKinds()
 	return func(c *gin.Context) {
@@ -259,8 +260,10 @@ func (rm *room) stats(g generation) gin.HandlerFunc {
 			for _, b := range removedOf(op) {
 				rows[b.URL] = g.stats(operation.BackendProgress{})
 			}
-			for url, b := range op.Progress.Backends {
-				rows[url] = g.stats(b)
+			for url := range rows {
+				if b, told := op.Progress.Backends[url]; told {
+					rows[url] = g.stats(b)
+				}
 			}
 			at = latest(op.Progress.AsOf, at, op.State.Terminal())
 			c.Header(operationHeader, op.ID)
