@@ -39,7 +39,7 @@ type aggregate struct {
 
 // emptyAggregate is the aggregate of a plan none of whose tasks has run.
 func emptyAggregate(plan *operation.Plan) *aggregate {
-	a := &aggregate{plan: plan, parts: make([][]int32, len(plan.Tasks)), phase: operation.PhaseCopy}
+	a := &aggregate{plan: plan, parts: make([][]int32, len(plan.Tasks)), phase: plan.Kind.Work()}
 	a.tasks.Total, a.tasks.Waiting = 2*len(plan.Tasks), 2*len(plan.Tasks)
 	a.points.Estimated = plan.Totals.Points
 	return a
@@ -104,17 +104,19 @@ func (a *aggregate) update(tasks taskSet) *aggregate {
 	clear(a.finished)
 	copies, planned, latest := 0, 0, 0
 	estimated := int64(0)
-	a.phase = operation.PhaseCopy
+	a.phase = a.plan.Kind.Work()
 	for id := range tasks {
 		task := tasks[id].Value
 		if !counts(&task, tasks) {
 			continue
 		}
 		step := 2 * task.Round
-		if task.Phase == operation.PhaseCopy {
+		if task.Phase != operation.PhaseVerify {
 			copies++
 			if task.Round == 1 {
 				a.points.Copied += task.Points.Copied
+				a.points.Unchanged += task.Points.Unchanged
+				a.points.Dropped += task.Points.Dropped
 				estimated += expected(&task)
 				if task.Parent == "" {
 					planned++
@@ -168,9 +170,14 @@ func (a *aggregate) update(tasks taskSet) *aggregate {
 // then what was estimated, unless that has proven too little.
 func expected(task *operation.Task) int64 {
 	if task.State == operation.TaskDone {
-		return task.Points.Copied
+		return handled(task)
 	}
-	return max(task.Estimated, task.Points.Copied)
+	return max(task.Estimated, handled(task))
+}
+
+// handled is how many of its points a task is through with.
+func handled(task *operation.Task) int64 {
+	return task.Points.Copied + task.Points.Unchanged + task.Points.Dropped
 }
 
 // proven reports whether every slice of a copy task, of those it handed over
@@ -241,13 +248,13 @@ func (a *aggregate) progress(now time.Time) operation.Progress {
 		}
 		p.Backends[b.URL] = row
 	}
-	done := a.points.Copied
+	done := a.points.Copied + a.points.Unchanged + a.points.Dropped
 	if a.phase == operation.PhaseVerify {
 		done = a.points.Verified
 	}
 	p.PointsPerSecond = a.rate.at(now, a.phase, done)
 	left := max(float64(a.points.Estimated-done), 0)
-	if a.phase == operation.PhaseCopy {
+	if a.phase != operation.PhaseVerify {
 		left += verifyShare * float64(a.points.Estimated)
 	}
 	if p.PointsPerSecond > 0 {

@@ -13,7 +13,7 @@ const maxRounds = 2
 // conclude moves the operation on when all tasks of a phase have ended.
 func (t *turn) conclude(ctx context.Context, phase operation.Phase) error {
 	progress := t.view.update(t.tasks).progress(t.options.Now())
-	if phase == operation.PhaseCopy {
+	if phase != operation.PhaseVerify {
 		return t.move(ctx, operation.Verifying, func(op *operation.Operation) {
 			op.Progress = progress
 			op.Progress.Phase = operation.PhaseVerify
@@ -27,7 +27,7 @@ func (t *turn) conclude(ctx context.Context, phase operation.Phase) error {
 		return t.move(ctx, operation.Running, func(op *operation.Operation) {
 			op.Round++
 			op.Progress = progress
-			op.Progress.Phase = operation.PhaseCopy
+			op.Progress.Phase = op.Kind.Work()
 		})
 	}
 	verdict := t.verdict()
@@ -35,6 +35,9 @@ func (t *turn) conclude(ctx context.Context, phase operation.Phase) error {
 	return t.finish(ctx, state, verdict, func(op *operation.Operation) {
 		op.Progress = progress
 		op.Error = failure
+		if state == operation.Succeeded {
+			op.Result = nothingMoved(verdict)
+		}
 	})
 }
 
@@ -66,7 +69,7 @@ func (t *turn) outcome() (operation.State, *operation.Error) {
 	failed := 0
 	var first *operation.Error
 	for round := 1; round <= op.Round; round++ {
-		for _, phase := range []operation.Phase{operation.PhaseCopy, operation.PhaseVerify} {
+		for _, phase := range []operation.Phase{op.Kind.Work(), operation.PhaseVerify} {
 			for _, task := range t.of(phase, round) {
 				e := shortcoming(task, t.tasks)
 				if e == nil {
@@ -93,7 +96,7 @@ func (t *turn) outcome() (operation.State, *operation.Error) {
 	case first == nil:
 		first = &operation.Error{Code: "unequal", Detail: fmt.Sprintf("%d slices are not equal at their owners although they were copied twice; the report names them", unproven)}
 	}
-	if t.nothingProven() {
+	if op.Kind != operation.KindClear && t.nothingProven() {
 		return operation.Failed, first
 	}
 	return operation.PartiallyFailed, first
@@ -120,13 +123,13 @@ func shortcoming(task *operation.Task, tasks taskSet) *operation.Error {
 			if len(of.Children) == 0 {
 				open++
 			}
-		case operation.SliceCopied:
-			if sliceState(task.Checkpoint, i) == operation.SlicePending {
+		case operation.SliceCopied, operation.SliceUnchanged, operation.SliceSameCounts, operation.SliceDropped:
+			if !sliceState(task.Checkpoint, i).Finished() {
 				open++
 			}
 		default:
 			// The verification reports what a failed copy has left out.
-			if of == task || sliceState(task.Checkpoint, i) == operation.SlicePending {
+			if of == task || !sliceState(task.Checkpoint, i).Finished() {
 				open++
 			}
 		}

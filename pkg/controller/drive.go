@@ -33,6 +33,8 @@ type turn struct {
 	published map[string]time.Time
 	heldBack  bool
 	idle      time.Time
+	// barred is the last wave that has been looked at for what it must not begin.
+	barred int
 	// movement is how far the tasks were when they last moved on, at moved.
 	movement movement
 	moved    time.Time
@@ -85,7 +87,7 @@ func (t *turn) step(ctx context.Context) (again bool, err error) {
 	case operation.Planning:
 		return true, t.makePlan(ctx)
 	case operation.Running:
-		return true, t.runTasks(ctx, operation.PhaseCopy)
+		return true, t.runTasks(ctx, op.Kind.Work())
 	case operation.Verifying:
 		return true, t.runTasks(ctx, operation.PhaseVerify)
 	default:
@@ -302,31 +304,49 @@ func (t *turn) planned(ctx context.Context, plan *operation.Plan, doc operation.
 		return t.move(ctx, operation.Planned, func(op *operation.Operation) {
 			with(op)
 			if len(plan.Tasks) == 0 {
-				op.Result = nothingToDo(plan)
+				op.Result = t.nothingToDo(plan)
 			}
 		})
 	case len(plan.Tasks) == 0:
 		return t.finish(ctx, operation.Succeeded, &operation.Verdict{}, func(op *operation.Operation) {
 			with(op)
-			op.Result = nothingToDo(plan)
+			op.Result = t.nothingToDo(plan)
 		})
 	case op.Hold:
 		return t.move(ctx, operation.AwaitingApproval, with)
 	default:
 		return t.move(ctx, operation.Running, func(op *operation.Operation) {
 			with(op)
-			op.Progress.Phase = operation.PhaseCopy
+			op.Progress.Phase = op.Kind.Work()
 		})
 	}
 }
 
-func nothingToDo(plan *operation.Plan) *operation.Result {
+// nothingToDo says why a plan has no tasks.
+func (t *turn) nothingToDo(plan *operation.Plan) *operation.Result {
 	measurements := 0
 	for _, b := range plan.Backends {
 		measurements += b.Measurements
 	}
-	return &operation.Result{Note: fmt.Sprintf(
-		"nothing to do: all %d measurements on %d backends are where they belong", measurements, len(plan.Backends))}
+	note := fmt.Sprintf("nothing to do: all %d measurements on %d backends are where they belong", measurements, len(plan.Backends))
+	if measurements == 0 {
+		note = fmt.Sprintf("nothing to do: %d backends hold no measurement", len(plan.Backends))
+	} else if kind := t.record.Value.Kind; kind == operation.KindRecovery || kind == operation.KindResync {
+		note = fmt.Sprintf("nothing to do: of %d measurements none has a point to be copied", measurements)
+	}
+	return &operation.Result{Note: note}
+}
+
+// nothingMoved says that a move found everything in its place; nil if it did not.
+func nothingMoved(v *operation.Verdict) *operation.Result {
+	if v.Slices.Total == 0 || v.Unchanged.Slices < v.Slices.Total {
+		return nil
+	}
+	how := "compared point by point"
+	if v.Slices.ByPoints == 0 && v.Slices.ByCount > 0 {
+		how = "by their counts alone, as was asked for"
+	}
+	return &operation.Result{Note: fmt.Sprintf("nothing to do: all %d points in %d slices were at their destinations already (%s)", v.Unchanged.Points, v.Slices.Total, how)}
 }
 
 // finish stores the report and ends the operation.

@@ -441,6 +441,33 @@ func TestWavesGoOneAfterTheOther(t *testing.T) {
 	require.Equal(t, []int{0, 0, 1, 2}, waves[2])
 }
 
+// A measurement that an earlier wave could not copy is not copied by a later one,
+// whose value would then stay; others are.
+func TestAFailedWaveBarsItsMeasurements(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, ttl,
+		work{0, 2, 0, []string{"a", "refused-b"}}, work{0, 2, 0, []string{"c"}},
+		work{1, 2, 1, []string{"refused-b", "d"}}, work{1, 2, 1, []string{"a", "c"}}, work{1, 2, 2, []string{"a"}})
+	r.control()
+	r.work(2)
+	op := r.finish(r.submit(add).ID, operation.PartiallyFailed)
+	var later []string
+	for _, task := range r.carrier.started {
+		if task.Phase == operation.PhaseCopy && task.Wave > 0 {
+			later = append(later, task.ID)
+		}
+	}
+	require.Equal(t, []string{"c1-000004", "c1-000005"}, later)
+	barred := r.tasks(op.ID)["c1-000003"]
+	require.Equal(t, operation.TaskFailed, barred.State)
+	require.Equal(t, "earlier_copy_failed", barred.Error.Code)
+	require.Contains(t, barred.Error.Detail, "refused-b")
+	report := r.report(&op)
+	require.False(t, report.Equal)
+	require.Equal(t, 3, report.Slices.Unequal, "the refused one and the two of the task that was not begun")
+	require.Equal(t, report.Slices.Total, report.Slices.Equal+report.Slices.Unequal)
+}
+
 // A limit on workers bounds the tasks of each source, and no wakeup is lost by
 // it: with a poll that never comes, every task begins when the one before it ends.
 func TestALimitOnWorkersIsRespected(t *testing.T) {

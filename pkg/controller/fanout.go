@@ -32,8 +32,9 @@ func (t *turn) runTasks(ctx context.Context, phase operation.Phase) error {
 	if err := checkPlan(&plan); err != nil {
 		return err
 	}
-	t.plan, t.published = &plan, map[string]time.Time{}
-	if phase == operation.PhaseCopy && t.record.Value.Round == 1 {
+	t.plan, t.published, t.barred = &plan, map[string]time.Time{}, 0
+	first := phase != operation.PhaseVerify && t.record.Value.Round == 1
+	if first {
 		if err := t.planner.Prepare(ctx, &t.record.Value, &plan, t); err != nil {
 			return err
 		}
@@ -41,7 +42,7 @@ func (t *turn) runTasks(ctx context.Context, phase operation.Phase) error {
 	if t.tasks, err = t.readTasks(ctx); err != nil {
 		return err
 	}
-	if phase != operation.PhaseCopy || t.record.Value.Round > 1 {
+	if !first {
 		if err := t.checkCopied(ctx); err != nil {
 			return err
 		}
@@ -352,7 +353,7 @@ func (t *turn) wantedTasks(ctx context.Context, phase operation.Phase) ([]operat
 	}
 	var wanted []operation.Task
 	switch {
-	case phase == operation.PhaseCopy && op.Round == 1:
+	case phase != operation.PhaseVerify && op.Round == 1:
 		for i := range t.plan.Tasks {
 			p := &t.plan.Tasks[i]
 			task := base
@@ -361,7 +362,7 @@ func (t *turn) wantedTasks(ctx context.Context, phase operation.Phase) ([]operat
 			task.Source, task.Destination = t.plan.Backends[p.From].URL, t.plan.Backends[p.To].URL
 			wanted = append(wanted, task)
 		}
-	case phase == operation.PhaseCopy:
+	case phase != operation.PhaseVerify:
 		// Once more, for the slices of the first round that were not proven.
 		for _, v := range t.of(operation.PhaseVerify, op.Round-1) {
 			if v.Verdict == nil || len(v.Verdict.Unproven) == 0 {
@@ -374,7 +375,7 @@ func (t *turn) wantedTasks(ctx context.Context, phase operation.Phase) ([]operat
 			wanted = append(wanted, task)
 		}
 	default:
-		for _, of := range t.of(operation.PhaseCopy, op.Round) {
+		for _, of := range t.of(op.Kind.Work(), op.Round) {
 			task := base
 			task.ID = verifyTaskID(op.Round, of.ID)
 			task.Of, task.Rule, task.Estimated = of.ID, of.Rule, of.Estimated

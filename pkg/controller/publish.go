@@ -42,6 +42,9 @@ func (t *turn) publish(ctx context.Context) error {
 		}
 	}
 	t.heldBack = false
+	if current, err = t.barBehindFailures(ctx, current, wave, alive); err != nil {
+		return err
+	}
 	now := t.options.Now()
 	for _, task := range current {
 		if task.State.Ended() || alive[task.ID] {

@@ -24,7 +24,7 @@ type movement struct {
 func (t *turn) watchStall(ctx context.Context) error {
 	t.view.update(t.tasks)
 	now := t.options.Now()
-	at := movement{t.view.points.Copied, t.view.points.Verified, t.view.tasks.Done + t.view.tasks.Failed}
+	at := movement{t.view.points.Copied + t.view.points.Unchanged + t.view.points.Dropped, t.view.points.Verified, t.view.tasks.Done + t.view.tasks.Failed}
 	first := t.moved.IsZero()
 	moved := first || at != t.movement
 	if moved {

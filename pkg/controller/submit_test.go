@@ -71,7 +71,7 @@ func TestSubmitRefusals(t *testing.T) {
 		field  string
 	}{
 		{"unknown kind", func(q *operation.Request) { q.Kind = "move" }, "kind"},
-		{"later kind", func(q *operation.Request) { q.Kind = operation.KindResync }, ""},
+		{"later kind", func(q *operation.Request) { q.Kind = operation.KindReindex }, ""},
 		{"hold", func(q *operation.Request) { q.Hold = true }, ""},
 		{"limits", func(q *operation.Request) { q.Limits.PointsPerSecond = &limit }, ""},
 		{"unknown key", func(q *operation.Request) {

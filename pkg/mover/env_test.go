@@ -34,6 +34,9 @@ func (b *backends) Client(_ context.Context, _ *operation.Operation, url string,
 	return influx.New(influx.Endpoint{URL: url}, o)
 }
 
+// errStopped interrupts an attempt; another one follows.
+var errStopped = errors.New("stopped for the test")
+
 // job is a mover.Job in memory. It stores its record as JSON, as the ledger
 // does, so that whatever a handler keeps besides is lost.
 type job struct {
@@ -85,7 +88,7 @@ func (j *job) HandOver(_ context.Context, parts [][]operation.Slice) ([]string, 
 		id := fmt.Sprintf("%s-%d", parent.ID, len(parent.Children)+i+1)
 		j.env.store(operation.Task{
 			ID: id, Parent: parent.ID, Phase: parent.Phase, Round: parent.Round, Wave: parent.Wave,
-			Source: parent.Source, Destination: parent.Destination, Slices: p, State: operation.TaskWaiting,
+			Rule: parent.Rule, Source: parent.Source, Destination: parent.Destination, Slices: p, State: operation.TaskWaiting,
 		})
 		ids = append(ids, id)
 	}
@@ -139,6 +142,10 @@ type env struct {
 	options   influx.Options
 	operation operation.Operation
 	parameter map[string]any
+	// kind and circles are for moves of another kind: the URLs of each circle's
+	// backends.
+	kind    operation.Kind
+	circles [][]string
 
 	mu     sync.Mutex
 	tasks  map[string][]byte
@@ -155,11 +162,7 @@ func newEnv(t testing.TB, options ...influxtest.Option) *env {
 	e := &env{t: t, tasks: map[string][]byte{}, parameter: map[string]any{}}
 	e.source, e.destination = influxtest.Start(t, options...), influxtest.Start(t, options...)
 	e.from, e.to = e.source.URL(), e.destination.URL()
-	// Impatient, so that faults that stay are given up soon.
-	e.config = mover.Config{
-		Refused: 300 * time.Millisecond, Unreachable: 600 * time.Millisecond,
-		Backoff: 5 * time.Millisecond, MaxBackoff: 50 * time.Millisecond, RetryInPlace: 50 * time.Millisecond,
-	}
+	e.config = impatient()
 	return e
 }
 
@@ -190,6 +193,61 @@ func (e *env) slicesOf(t *operation.Task) []operation.Slice {
 // mover makes the mover of the test.
 func (e *env) mover() *mover.Mover { return mover.New(&backends{e.options}, e.config) }
 
+// newCircles starts circles of some backends each, for a kind of move.
+func newCircles(t testing.TB, kind operation.Kind, sizes ...int) (*env, [][]*influxtest.Server) {
+	t.Helper()
+	e := &env{t: t, tasks: map[string][]byte{}, parameter: map[string]any{}, kind: kind, config: impatient()}
+	servers := make([][]*influxtest.Server, len(sizes))
+	for i, n := range sizes {
+		var urls []string
+		for range n {
+			s := influxtest.Start(t)
+			servers[i], urls = append(servers[i], s), append(urls, s.URL())
+		}
+		e.circles = append(e.circles, urls)
+	}
+	return e, servers
+}
+
+// impatient makes faults that stay be given up soon.
+func impatient() mover.Config {
+	return mover.Config{
+		Refused: 300 * time.Millisecond, Unreachable: 600 * time.Millisecond,
+		Backoff: 5 * time.Millisecond, MaxBackoff: 50 * time.Millisecond, RetryInPlace: 50 * time.Millisecond,
+	}
+}
+
+// topology is that of the circles; names are of a circle and a backend in it.
+func (e *env) topology() *topology.Topology {
+	var circles []any
+	for i, urls := range e.circles {
+		var backends []any
+		for j, u := range urls {
+			backends = append(backends, map[string]any{"name": fmt.Sprintf("b%d%d", i, j), "url": u})
+		}
+		circles = append(circles, map[string]any{"name": fmt.Sprintf("c%d", i), "backends": backends})
+	}
+	raw, err := json.Marshal(map[string]any{"circles": circles})
+	require.NoError(e.t, err)
+	c, err := topology.Parse("proxy.json", raw)
+	require.NoError(e.t, err)
+	return c.Topology()
+}
+
+// layoutOf is the layout of some circles.
+func (e *env) layoutOf(ids []int) mover.Layout {
+	top := e.topology()
+	at := mover.Layout{Epoch: 1}
+	for _, id := range ids {
+		circle, ok := top.Circle(id)
+		require.True(e.t, ok)
+		placement, err := top.Placement(id)
+		require.NoError(e.t, err)
+		at.Circles = append(at.Circles, mover.CircleLayout{Circle: circle, Placement: placement})
+	}
+	return at
+}
+
 func (e *env) layout() mover.Layout {
 	raw, err := json.Marshal(map[string]any{"circles": []any{map[string]any{
 		"name": "c", "backends": []any{map[string]any{"name": "owner", "url": e.to}},
@@ -208,6 +266,9 @@ func (e *env) layout() mover.Layout {
 // plan plans the move.
 func (e *env) plan(m *mover.Mover) operation.Plan {
 	e.t.Helper()
+	if e.kind != "" {
+		return e.planKind(m)
+	}
 	e.parameter["circle_id"], e.parameter["operation"] = 0, "rm"
 	removed := []any{map[string]any{"name": "gone", "url": e.from}}
 	for i, u := range e.also {
@@ -224,6 +285,20 @@ func (e *env) plan(m *mover.Mover) operation.Plan {
 	if e.planned != nil {
 		e.planned(j)
 	}
+	return plan
+}
+
+// planKind plans a move of another kind.
+func (e *env) planKind(m *mover.Mover) operation.Plan {
+	e.t.Helper()
+	raw, err := json.Marshal(e.parameter)
+	require.NoError(e.t, err)
+	e.operation = operation.Operation{ID: "op", Kind: e.kind, Epoch: 1, Parameters: raw, CreatedAt: time.Now()}
+	e.chunks, e.tasks = nil, map[string][]byte{}
+	parameters, err := operation.ParseMove(e.kind, raw)
+	require.NoError(e.t, err)
+	plan, err := m.Plan(e.t.Context(), &e.operation, e.layoutOf(parameters.Circles(len(e.circles))), &job{env: e})
+	require.NoError(e.t, err)
 	return plan
 }
 
@@ -272,7 +347,7 @@ func (e *env) copyAll(m *mover.Mover) result {
 	}
 	for i, p := range plan.Tasks {
 		e.store(operation.Task{
-			ID: fmt.Sprintf("c%04d", i), Phase: operation.PhaseCopy, Round: 1, Wave: p.Wave, Span: &p.Span, Estimated: p.Points,
+			ID: fmt.Sprintf("c%04d", i), Phase: operation.PhaseCopy, Round: 1, Wave: p.Wave, Rule: p.Rule, Span: &p.Span, Estimated: p.Points,
 			Source: plan.Backends[p.From].URL, Destination: plan.Backends[p.To].URL, State: operation.TaskWaiting,
 		})
 	}
@@ -286,7 +361,7 @@ func (e *env) verifyAll(m *mover.Mover, r *result) {
 	e.t.Helper()
 	for _, of := range e.tasksOf(operation.PhaseCopy, r.rounds) {
 		e.store(operation.Task{
-			ID: "v-" + of.ID, Of: of.ID, Phase: operation.PhaseVerify, Round: r.rounds,
+			ID: "v-" + of.ID, Of: of.ID, Phase: operation.PhaseVerify, Round: r.rounds, Rule: of.Rule,
 			Source: of.Source, Destination: of.Destination, State: operation.TaskWaiting,
 		})
 	}
@@ -307,7 +382,7 @@ func (e *env) run() result {
 		}
 		again = true
 		of := e.task(v.Of)
-		next := operation.Task{ID: "again-" + of.ID, Phase: operation.PhaseCopy, Round: 2, Source: of.Source, Destination: of.Destination, State: operation.TaskWaiting}
+		next := operation.Task{ID: "again-" + of.ID, Phase: operation.PhaseCopy, Round: 2, Rule: of.Rule, Source: of.Source, Destination: of.Destination, State: operation.TaskWaiting}
 		for _, i := range v.Verdict.Unproven {
 			next.Slices = append(next.Slices, e.slicesOf(&of)[i])
 		}
@@ -363,6 +438,8 @@ func (e *env) runPhase(m *mover.Mover, phase operation.Phase, r *result) {
 			case errors.As(err, &own):
 				t.State, t.Error = operation.TaskFailed, own
 				r.failed = append(r.failed, own)
+			case errors.Is(err, errStopped):
+				// The next attempt begins where the checkpoint stands.
 			default:
 				require.NoError(e.t, err)
 			}

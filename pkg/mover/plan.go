@@ -43,7 +43,7 @@ type PlanJob interface {
 // slices, bundled into tasks. The plan has no tasks when there is nothing to move.
 func (m *Mover) Plan(ctx context.Context, op *operation.Operation, at Layout, job PlanJob) (operation.Plan, error) {
 	started := m.config.Now()
-	plan := operation.Plan{OperationID: op.ID, Epoch: at.Epoch, CreatedAt: started.UTC()}
+	plan := operation.Plan{OperationID: op.ID, Kind: op.Kind, Epoch: at.Epoch, CreatedAt: started.UTC()}
 	parameters, err := operation.ParseMove(op.Kind, op.Parameters)
 	if err != nil {
 		return plan, err

@@ -208,8 +208,9 @@ func (r *router) routeResync(n measurementName, holders []int) {
 	wave := 0
 	if len(owners) > 0 {
 		base := r.sources[owners[0]]
-		for _, other := range owners[1:] {
-			r.send(base, n, route{to: other, wave: wave, rule: operation.Rule{Overrule: true, Mutual: true}, ends: []int{other}})
+		for i, other := range owners[1:] {
+			// By then the base has what those before this one hold, too.
+			r.send(base, n, route{to: other, wave: wave, rule: operation.Rule{Overrule: true, Mutual: true}, ends: owners[1 : i+2]})
 			wave++
 		}
 		for c := range r.circles {

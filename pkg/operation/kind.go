@@ -32,3 +32,12 @@ func (k Kind) Implemented() bool { return k.Move() }
 func (k Kind) Move() bool {
 	return k == KindRebalance || k == KindRecovery || k == KindResync || k == KindClear
 }
+
+// Work is the phase that a move of this kind does its work in; PhaseVerify
+// follows it.
+func (k Kind) Work() Phase {
+	if k == KindClear {
+		return PhaseDrop
+	}
+	return PhaseCopy
+}

@@ -38,6 +38,7 @@ const sliceOverhead = 200
 // Plan is the header of an operation's plan. Its slices are stored in chunks.
 type Plan struct {
 	OperationID string    `json:"operation_id"`
+	Kind        Kind      `json:"kind"`
 	Epoch       uint64    `json:"epoch"`
 	CreatedAt   time.Time `json:"created_at"`
 	// Backends are the circle's backends in configuration order and then the
