@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"time"
 
 	"ringmaster/cmd/internal/program"
 	"ringmaster/events"
@@ -28,6 +25,7 @@ import (
 func (s *system) newHandler(token string, intake *controller.Intake) (*httpapi.Engine, error) {
 	submit := submitter{intake: intake, ledger: s.engine.Ledger, projection: s.projection}
 	probes := prober{s.prober}
+	admin := httpapi.NewAdminAuth(token)
 	native, err := operations.New(operations.Deps{
 		Submitter: submit, Operations: s.projection, Records: records{s.engine.Ledger},
 		Topology: s.atlas, Prober: probes, Workers: workers{s.engine.Leases},
@@ -36,7 +34,7 @@ func (s *system) newHandler(token string, intake *controller.Intake) (*httpapi.E
 			{Name: "nats", Run: s.bus.Probe},
 			{Name: "projection", Run: func(context.Context) error { return s.projection.Ready() }},
 		},
-		Metrics: s.metrics(), AsyncAPI: events.AsyncAPI(), Auth: httpapi.NewAdminAuth(token),
+		Metrics: s.metrics(), AsyncAPI: events.AsyncAPI(), Auth: admin,
 		Draining: s.draining, Logger: s.logger,
 	})
 	if err != nil {
@@ -46,37 +44,17 @@ func (s *system) newHandler(token string, intake *controller.Intake) (*httpapi.E
 	proxy := influxproxy.New(influxproxy.Deps{
 		Submitter: submit, Operations: s.projection, Topology: s.atlas, Prober: probes, Flags: s.atlas,
 		Version: "ringmaster-" + program.Version(), Username: c.Credentials.Username, Password: c.Credentials.Password,
-		PingAuth: c.PingAuthEnabled, Logger: s.logger,
+		PingAuth: c.PingAuthEnabled, Loads: census{s.census}, Pprof: c.PprofEnabled, Admin: admin, Logger: s.logger,
 	})
 	return httpapi.New(httpapi.Config{Prefix: s.options.prefix, Logger: s.logger}, native, proxy)
 }
 
-// metrics serves a registry of this process alone.
+// metrics serves what this process knows.
 func (s *system) metrics() http.Handler {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(
-		collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		openOperations{s.projection},
+	return program.Metrics(
+		operationMetrics{s.projection.List},
+		backendMetrics{s.atlas.Current, s.prober.Backends, s.census.Known, time.Now},
 	)
-	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
-}
-
-// openOperations counts open operations by kind and state.
-type openOperations struct{ projection *progress.Projection }
-
-var openDescription = prometheus.NewDesc("ringmaster_operations_open", "Operations that have not ended.", []string{"kind", "state"}, nil)
-
-func (o openOperations) Describe(ch chan<- *prometheus.Desc) { ch <- openDescription }
-
-func (o openOperations) Collect(ch chan<- prometheus.Metric) {
-	counts := map[[2]string]int{}
-	for _, op := range o.projection.Open() {
-		counts[[2]string{string(op.Kind), string(op.State)}]++
-	}
-	for labels, n := range counts {
-		ch <- prometheus.MustNewConstMetric(openDescription, prometheus.GaugeValue, float64(n), labels[0], labels[1])
-	}
 }
 
 // submitter shows what it has accepted in this process's own view at once.
@@ -104,7 +82,25 @@ type prober struct{ health *health.Prober }
 func (p prober) Backends(ctx context.Context) map[string]httpapi.BackendStatus {
 	out := map[string]httpapi.BackendStatus{}
 	for url, s := range p.health.Backends(ctx) {
-		out[url] = httpapi.BackendStatus(s)
+		out[url] = httpapi.BackendStatus{
+			Active: s.Active, Version: s.Version, CheckedAt: s.CheckedAt, Error: s.Error,
+			Unwritable: s.Writes == health.WritesFailed, WroteAt: s.WroteAt, Note: s.Note,
+		}
+	}
+	return out
+}
+
+// census gives the dialect of influx-proxy what has been counted.
+type census struct{ health *health.Census }
+
+func (c census) Loads(ctx context.Context) map[string]influxproxy.BackendLoad {
+	out := map[string]influxproxy.BackendLoad{}
+	for name, l := range c.health.Backends(ctx) {
+		counts := make(map[string]influxproxy.Count, len(l.Databases))
+		for db, n := range l.Databases {
+			counts[db] = influxproxy.Count(n)
+		}
+		out[name] = influxproxy.BackendLoad{Databases: counts, TakenAt: l.TakenAt, Error: l.Error}
 	}
 	return out
 }

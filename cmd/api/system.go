@@ -17,6 +17,8 @@ import (
 	"ringmaster/pkg/controller"
 	"ringmaster/pkg/health"
 	"ringmaster/pkg/httpapi"
+	"ringmaster/pkg/influx"
+	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/progress"
 	"ringmaster/pkg/secrets"
 )
@@ -32,6 +34,7 @@ type system struct {
 	projection *progress.Projection
 	results    *progress.ResultLog
 	prober     *health.Prober
+	census     *health.Census
 	handler    *httpapi.Engine
 	// draining is closed when the process is about to stop.
 	draining chan struct{}
@@ -73,7 +76,9 @@ func newSystem(ctx context.Context, o *options, logger *slog.Logger) (_ *system,
 	s.projection = progress.New(s.engine.Ledger, s.bus.Log(events.StreamEvents), progress.Options{
 		Logger: logger, OnChange: s.results.Observe,
 	})
-	s.prober = health.New(s.atlas, 0, logger, time.Now)
+	clients := health.NewClients(keys, ledger.SealContext, influx.Options{UserAgent: "ringmaster"})
+	s.prober = health.New(s.atlas, health.Options{Every: o.config.CheckInterval, Clients: clients, Logger: logger})
+	s.census = health.NewCensus(s.atlas, s.prober, health.CensusOptions{Clients: clients, Logger: logger})
 	token, err := adminToken(o.data)
 	if err != nil {
 		return nil, err
@@ -118,6 +123,7 @@ func (s *system) serve(ctx context.Context, ready func(address string)) error {
 	services.Go(func() error { return s.atlas.Run(ctx) })
 	services.Go(func() error { return s.projection.Run(ctx) })
 	services.Go(func() error { return s.prober.Run(ctx) })
+	services.Go(func() error { return s.census.Run(ctx) })
 	control := controller.New(s.engine.Ledger, s.engine.Queue, s.engine.Leases, s.engine.Mover, controller.Options{
 		ID: s.engine.ID, Logger: s.logger,
 	})

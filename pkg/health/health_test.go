@@ -100,7 +100,9 @@ func (l *log) lines() int {
 // run runs a prober until the test or the caller stops it.
 func run(t *testing.T, k *known, l *log) (p *health.Prober, stop func()) {
 	t.Helper()
-	p = health.New(k, 10*time.Millisecond, slog.New(slog.NewTextHandler(l, nil)), time.Now)
+	p = health.New(k, health.Options{
+		Every: 10 * time.Millisecond, WriteEvery: -1, Logger: slog.New(slog.NewTextHandler(l, nil)),
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
@@ -155,8 +157,8 @@ func TestBackendsComeAndGo(t *testing.T) {
 	require.NotEmpty(t, s.Error)
 }
 
-// A backend of several circles is asked once in a round, and one that does not
-// answer keeps no other from being asked.
+// A backend of several circles is one, and one that does not answer keeps no
+// other from being asked again and again.
 func TestASlowBackendDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	asked, release := make(chan struct{}, 100), make(chan struct{})
@@ -172,8 +174,8 @@ func TestASlowBackendDelaysNoOther(t *testing.T) {
 	p, stop := run(t, k, &log{})
 	<-asked
 	eventually(t, p, quick.URL, func(s health.Status) bool { return s.Active })
-	require.Equal(t, int64(1), quick.asked.Load(), "the round is not over")
-	require.Empty(t, asked)
+	require.Eventually(t, func() bool { return quick.asked.Load() > 3 }, patience, tick)
+	require.Empty(t, asked, "it was asked once for all circles, and has not answered")
 	require.NotContains(t, p.Backends(t.Context()), slow.URL, "nothing is known yet")
 	stop() // in the middle of a probe
 	require.NotContains(t, p.Backends(t.Context()), slow.URL, "a probe that was cut off says nothing")
@@ -189,4 +191,22 @@ func TestStartAndStop(t *testing.T) {
 		eventually(t, p, s.URL, func(s health.Status) bool { return s.Active })
 		stop()
 	}
+}
+
+// runs runs a service until the test ends.
+func runs(t *testing.T, service func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- service(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+	})
+}
+
+func (l *log) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
 }

@@ -11,6 +11,17 @@ type BackendStatus struct {
 	Version string
 	// CheckedAt is when it was asked; zero when it has not been yet.
 	CheckedAt time.Time
-	// Error says why it is not active, without credentials.
+	// Error says why it is not active or, if it is, why it does not store what is
+	// written; without credentials.
 	Error string
+	// Unwritable is whether the last probe that wrote to it failed.
+	Unwritable bool
+	// WroteAt is when that was; zero when nothing has been written to it, for
+	// which Note may give a reason.
+	WroteAt time.Time
+	Note    string
 }
+
+// Healthy reports whether the backend answers, and no probe has shown that it
+// does not store what is written to it.
+func (s BackendStatus) Healthy() bool { return s.Active && !s.Unwritable }

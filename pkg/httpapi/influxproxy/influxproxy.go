@@ -70,6 +70,8 @@ type Deps struct {
 	Topology   Topology
 	Prober     Prober
 	Flags      Flags
+	// Loads counts measurements for /health; nil shows none.
+	Loads Loads
 	// Version is what X-Influxdb-Version says.
 	Version string
 	// Username and Password are the configuration's; without any the dialect
@@ -77,6 +79,11 @@ type Deps struct {
 	Username, Password string
 	// PingAuth asks for them at /ping too.
 	PingAuth bool
+	// Pprof serves Go's profiles at /debug/pprof to whoever has the dialect's
+	// credentials or the admin's token; without credentials in the configuration
+	// Admin decides alone. Both are needed.
+	Pprof bool
+	Admin *httpapi.AdminAuth
 	// Logger gets the errors that clients are not told the words of; nil drops
 	// them.
 	Logger *slog.Logger
@@ -117,6 +124,8 @@ func (rm *room) register(r gin.IRouter) {
 	}
 	g.GET("/encrypt", rm.encrypt)
 	g.GET("/decrypt", rm.decrypt)
+	g.GET("/debug/pprof", rm.profiled, rm.profiles)
+	g.GET("/debug/pprof/:profile", rm.profiled, rm.profile)
 
 	g = g.Group("", rm.require)
 	g.GET("/health", rm.health)
