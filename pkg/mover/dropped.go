@@ -1,0 +1,253 @@
+package mover
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"ringmaster/pkg/influx"
+	"ringmaster/pkg/operation"
+)
+
+// codeWrittenSince: points are at the source again, or still.
+const codeWrittenSince = "written_since"
+
+// verifyDrop checks what a drop task says it has done, group by group: what was
+// dropped is gone, the owner still holds as much as was proven, and what was kept
+// is told with its reason.
+func (t *transfer) verifyDrop(ctx context.Context) error {
+	of, err := t.job.Of(ctx, t.task.Of)
+	if err != nil {
+		return fmt.Errorf("reading task %s: %w", t.task.Of, err)
+	}
+	t.slices, err = t.job.SlicesOf(ctx, &of)
+	if err != nil {
+		return fmt.Errorf("reading slices of task %s: %w", of.ID, err)
+	}
+	t.evidence = make(operation.Checkpoint, len(t.slices))
+	copy(t.evidence, of.Checkpoint)
+	// A checkpoint entry that is not pending has been judged.
+	judged := make(operation.Checkpoint, len(t.slices))
+	copy(judged, t.task.Checkpoint)
+	pending := func(i int) bool { return judged[i].State == operation.SlicePending }
+	for _, group := range t.groups(t.slices, pending) {
+		found, err := t.judgeDropped(ctx, group, &of, 0)
+		if err != nil {
+			return err
+		}
+		for _, i := range group {
+			judged[i].State = operation.SliceCopied
+		}
+		if err := t.settle(ctx, slices.Clone(judged), found); err != nil {
+			return err
+		}
+	}
+	if v := t.job.Task().Verdict; v != nil && v.NotVerified > 0 {
+		return &operation.Error{
+			Code: operation.CodeNotVerified, TaskID: t.task.ID,
+			Detail: fmt.Sprintf("%d of %d windows of task %s could not be counted; the report says why", v.NotVerified, v.Slices.Total, of.ID),
+		}
+	}
+	return nil
+}
+
+// judgeDropped reaches a verdict on the units of a group. A group that cannot be
+// counted is judged unit by unit; a unit that cannot be is not verified.
+func (t *transfer) judgeDropped(ctx context.Context, group []int, of *operation.Task, limit time.Duration) (*judgement, error) {
+	var found judgement
+	err := t.patiently(ctx, "counting what is left at "+t.source.URL(), limit, func(ctx context.Context) error {
+		found = judgement{}
+		return t.countDropped(ctx, group, of, &found)
+	})
+	switch {
+	case err == nil:
+		return &found, nil
+	case !aboutSlices(ctx, err):
+		return nil, err
+	case len(group) > 1:
+		found = judgement{}
+		for i := range group {
+			one, err := t.judgeDropped(ctx, group[i:i+1], of, t.limitAfter(err))
+			if err != nil {
+				return nil, err
+			}
+			found.Extend(&one.Verdict)
+			found.verified += one.verified
+		}
+		return &found, nil
+	}
+	found = judgement{}
+	found.Forgo(t.problem(group[0]), err)
+	return &found, nil
+}
+
+// countDropped counts the units of a group, all of one database, at both ends.
+func (t *transfer) countDropped(ctx context.Context, group []int, of *operation.Task, v *judgement) error {
+	left, err := t.leftAt(ctx, group)
+	if err != nil {
+		return err
+	}
+	var proven []int
+	for _, i := range group {
+		if e := &t.evidence[i]; e.State == operation.SliceDropped && e.Rows > 0 {
+			proven = append(proven, i)
+		}
+	}
+	lost, err := t.lostAt(ctx, proven)
+	if err != nil {
+		return err
+	}
+	for n, i := range group {
+		e := &t.evidence[i]
+		v.Slices.Total++
+		v.Count(operation.Findings{
+			Points:  operation.ReportPoints{Source: e.Rows, Destination: e.Rows},
+			Expired: e.Expired, Dropped: operation.Amount{Points: e.Rows},
+		})
+		switch {
+		case e.State != operation.SliceDropped:
+			t.tellKept(i, left[n], of, v)
+		case left[n] > 0:
+			v.Dropped.Slices++
+			p := t.problem(i)
+			p.Code, p.Detail = codeWrittenSince, "points have come to the source since it was dropped there"
+			t.addKept(p, left[n], v)
+		case lost[i] != nil:
+			v.Dropped.Slices++
+			v.Count(*lost[i].findings)
+			lost[i].count(v)
+		case e.Rows == 0 && e.Expired == 0:
+			// There was nothing, by count.
+			v.Slices.Equal++
+			v.Slices.ByCount++
+		default:
+			v.Dropped.Slices++
+			v.Slices.Equal++
+			v.Slices.ByPoints++
+			v.verified += e.Rows
+		}
+	}
+	return nil
+}
+
+// tellKept reports a unit that the drop task has kept or not come to.
+func (t *transfer) tellKept(i int, left int64, of *operation.Task, v *judgement) {
+	p := t.problem(i)
+	p.Code, p.Detail = codeKept, "the task has kept more windows than it has room to give reasons for"
+	if t.evidence[i].State != operation.SliceKept {
+		p.Detail = "the task ended before it came to it"
+		if of.Error != nil {
+			p.Code, p.Detail = of.Error.Code, of.Error.Detail
+		}
+	}
+	at := slices.IndexFunc(of.Problems, func(e operation.SliceError) bool { return e.Index == i })
+	if at >= 0 {
+		p.Code, p.Detail = of.Problems[at].Code, of.Problems[at].Detail
+	}
+	t.addKept(p, left, v)
+}
+
+// addKept counts a unit of which points are at the source.
+func (t *transfer) addKept(p operation.Problem, left int64, v *judgement) {
+	p.Source, p.Resolution = left, operation.ResolutionKept
+	v.Slices.Unequal++
+	v.Count(operation.Findings{Kept: operation.Amount{Slices: 1, Points: left}})
+	v.AddProblem(p)
+}
+
+// leftAt counts what the source has of the units, over all its policies.
+func (t *transfer) leftAt(ctx context.Context, group []int) ([]int64, error) {
+	left := make([]int64, len(group))
+	here, err := t.source.holding(ctx, t.slices[group[0]].Database)
+	if err != nil {
+		return nil, err
+	}
+	all, of := here.spread(pick(t.slices, group))
+	points, err := t.source.Totals(ctx, selections(all))
+	for i, n := range points {
+		left[of[i]] += n
+	}
+	return left, err
+}
+
+// spread returns units policy by policy, and whose part each one is.
+func (h *holding) spread(units []operation.Slice) (all []operation.Slice, of []int) {
+	for i := range units {
+		for n := range h.policies {
+			if policy := h.policies[n].Name; h.mayHold(policy, &units[i]) {
+				s := units[i]
+				s.RetentionPolicy = policy
+				all, of = append(all, s), append(of, i)
+			}
+		}
+	}
+	return all, of
+}
+
+// loss is a unit of which the owner holds less than was proven.
+type loss struct {
+	findings *operation.Findings
+	problem  operation.Problem
+	expired  bool
+}
+
+func (l *loss) count(v *judgement) {
+	if l.expired {
+		v.Slices.Equal++
+		v.Slices.ByPoints++
+	} else {
+		v.Slices.Unequal++
+	}
+	v.AddProblem(l.problem)
+}
+
+// lostAt finds the units, of those that were proven and dropped, of which the
+// owner now holds fewer values than were proven. Its retention may be the reason.
+func (t *transfer) lostAt(ctx context.Context, proven []int) (map[int]*loss, error) {
+	lost := map[int]*loss{}
+	if len(proven) == 0 {
+		return lost, nil
+	}
+	there, err := t.destination.holding(ctx, t.slices[proven[0]].Database)
+	if err != nil {
+		return nil, err
+	}
+	all, of := there.spread(pick(t.slices, proven))
+	counted, err := t.takeCensus(ctx, t.destination, all, false)
+	if err != nil {
+		return nil, err
+	}
+	values := make([]int64, len(proven))
+	for n := range counted {
+		values[of[n]] += counted[n].values
+	}
+	for n, i := range proven {
+		e := &t.evidence[i]
+		if values[n] >= e.Values {
+			continue
+		}
+		// A point has at least one value.
+		points := min(e.Rows, e.Values-values[n])
+		l := &loss{problem: t.problem(i)}
+		l.problem.Source, l.problem.Destination = e.Rows, e.Rows-points
+		l.problem.Detail = fmt.Sprintf("%d values were proven to be at the owner before the window was dropped, and it has %d of them now", e.Values, values[n])
+		if t.expiresAt(&there, &t.slices[i]) {
+			l.expired, l.problem.Resolution = true, operation.ResolutionExpired
+			l.findings = &operation.Findings{Expired: points}
+		} else {
+			l.problem.Code, l.problem.Missing = operation.CodeUnequal, points
+			l.findings = &operation.Findings{Missing: points, Points: operation.ReportPoints{Destination: -points}}
+		}
+		lost[i] = l
+	}
+	return lost, nil
+}
+
+// expiresAt reports whether a policy of the owner no longer admits the beginning
+// of a unit.
+func (t *transfer) expiresAt(there *holding, s *operation.Slice) bool {
+	return slices.ContainsFunc(there.policies, func(p influx.RetentionPolicy) bool {
+		return p.Duration > 0 && t.Now().Add(-p.Duration).UnixNano() > s.From
+	})
+}
