@@ -1,6 +1,7 @@
 package influxproxy_test
 
 import (
+	"context"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ringmaster/pkg/httpapi/httpapitest"
+	"ringmaster/pkg/httpapi/influxproxy"
 )
 
 // TestAnswersOfTheSeedPage asks for every example of influx-proxy's page and
@@ -25,8 +27,10 @@ func TestAnswersOfTheSeedPage(t *testing.T) {
 		name, golden, method, target, body string
 		options                            []httpapitest.Option
 		status                             int
+		// oneBackend: the page's example has no more.
+		oneBackend bool
 	}{
-		{name: "health", method: "GET", target: "/health?pretty=true"},
+		{name: "health", method: "GET", target: "/health?pretty=true", oneBackend: true},
 		{name: "replica", method: "GET", target: "/replica?db=db1&meas=cpu1&pretty=true"},
 		{name: "encrypt", method: "GET", target: "/encrypt?msg=admin"},
 		{name: "decrypt", method: "GET", target: "/decrypt?key=consistentcipher&msg=YgvEyuPZlDYAH8sGDkC!Ag"},
@@ -73,7 +77,16 @@ func TestAnswersOfTheSeedPage(t *testing.T) {
 			b := httpapitest.NewBackend()
 			// By their names, the backends of the page own what it says they do.
 			b.Cluster.HashKey = "name"
-			w := serve(t, b).Do(example.method, example.target, example.body, example.options...)
+			if example.oneBackend {
+				b.Cluster.Circles = b.Cluster.Circles[:1]
+				b.Cluster.Circles[0].Backends = b.Cluster.Circles[0].Backends[:1]
+			}
+			counted := func(d *influxproxy.Deps) {
+				d.Loads = counts{"influxdb-1-1": {TakenAt: httpapitest.Now(), Databases: map[string]influxproxy.Count{
+					"db1": {Measurements: 2, InPlace: 2}, "db2": {Measurements: 1, InPlace: 1},
+				}}}
+			}
+			w := serve(t, b, counted).Do(example.method, example.target, example.body, example.options...)
 			file := filepath.Join("testdata", "seed", example.golden+".golden")
 			want, err := os.ReadFile(file)
 			require.NoError(t, err)
@@ -85,6 +98,11 @@ func TestAnswersOfTheSeedPage(t *testing.T) {
 	}
 	require.Empty(t, unused, "every file is an answer")
 }
+
+// counts are what has been counted at the backends, by name.
+type counts map[string]influxproxy.BackendLoad
+
+func (c counts) Loads(context.Context) map[string]influxproxy.BackendLoad { return c }
 
 // TestAnswersInOneLine: without pretty=true, the same answers in one line.
 func TestAnswersInOneLine(t *testing.T) {

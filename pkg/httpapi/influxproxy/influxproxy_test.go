@@ -109,7 +109,7 @@ func TestHealthShowsWhatTheProbesFound(t *testing.T) {
 	b := httpapitest.NewBackend()
 	b.Probes["http://127.0.0.1:8087"] = httpapi.BackendStatus{CheckedAt: httpapitest.Now(), Error: "connection refused"}
 	c := serve(t, b)
-	require.Contains(t, c.Get("/health").Body, `{"active":false,"backlog":false,"load":{},"name":"influxdb-1-2"`)
+	require.Contains(t, c.Get("/health").Body, `{"active":false,"backlog":false,"load":{},"name":"influxdb-1-2","rewrite":false,"url":"http://127.0.0.1:8087","error":"connection refused"}`)
 	require.Contains(t, c.Get("/health?stats=true").Body, `"circle":{"active":false,"id":0`)
 }
 

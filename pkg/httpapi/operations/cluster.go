@@ -1,7 +1,9 @@
 package operations
 
 import (
+	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -23,15 +25,19 @@ type topologyView struct {
 	CreatedAt time.Time    `json:"created_at"`
 	Source    string       `json:"source"`
 	Circles   []circleView `json:"circles"`
-	AsOf      time.Time    `json:"as_of"`
+	// ResyncingByHand: a person has flagged the cluster.
+	ResyncingByHand bool      `json:"resyncing_by_hand"`
+	AsOf            time.Time `json:"as_of"`
 }
 
 type circleView struct {
 	ID   int    `json:"id"`
 	Name string `json:"name"`
 	// OperationID is the open operation that holds the circle.
-	OperationID string        `json:"operation_id,omitempty"`
-	Backends    []backendView `json:"backends"`
+	OperationID string `json:"operation_id,omitempty"`
+	// MigratingByHand: a person has flagged the circle.
+	MigratingByHand bool          `json:"migrating_by_hand"`
+	Backends        []backendView `json:"backends"`
 }
 
 type backendView struct {
@@ -62,6 +68,11 @@ func (rm *room) topology(c *gin.Context) {
 		rm.fail(c, "reading the operations", progress.ErrNotReady)
 		return
 	}
+	migrating, resyncing, err := rm.flags(c.Request.Context())
+	if err != nil {
+		rm.fail(c, "reading the flags", err)
+		return
+	}
 	holders := map[string]string{}
 	for _, op := range rm.Operations.Open() {
 		for _, s := range op.Scope {
@@ -74,18 +85,28 @@ func (rm *room) topology(c *gin.Context) {
 		HashKey: t.HashKey, ShardKey: t.ShardKey, VNodes: t.VNodes,
 		Databases: append([]string{}, t.Databases...),
 		CreatedAt: t.CreatedAt, Source: t.Source,
-		Circles: make([]circleView, len(t.Circles)),
-		AsOf:    asOf.UTC(),
+		Circles:         make([]circleView, len(t.Circles)),
+		ResyncingByHand: resyncing,
+		AsOf:            asOf.UTC(),
 	}
 	for i, circle := range t.Circles {
 		cv := circleView{ID: circle.ID, Name: circle.Name, Backends: make([]backendView, len(circle.Backends))}
 		cv.OperationID = holders[operation.CircleScope(circle.ID)]
+		cv.MigratingByHand = slices.Contains(migrating, circle.ID)
 		for j, b := range circle.Backends {
 			cv.Backends[j] = newBackendView(b, status[b.URL])
 		}
 		v.Circles[i] = cv
 	}
 	httpapi.JSON(c, http.StatusOK, v)
+}
+
+// flags returns what a person has set by hand.
+func (rm *room) flags(ctx context.Context) (migrating []int, resyncing bool, err error) {
+	if rm.Flags == nil {
+		return nil, false, nil
+	}
+	return rm.Flags.Flags(ctx)
 }
 
 func newBackendView(b topology.Backend, s httpapi.BackendStatus) backendView {

@@ -26,9 +26,9 @@ type kindView struct {
 func kindViews() ([]kindView, error) {
 	schemas := map[operation.Kind]func() (*jsonschema.Schema, error){
 		operation.KindRebalance:             rebalanceSchema,
-		operation.KindRecovery:              schemaOf[events.RecoveryParameters],
-		operation.KindResync:                schemaOf[events.ResyncParameters],
-		operation.KindClear:                 schemaOf[events.ClearParameters],
+		operation.KindRecovery:              recoverySchema,
+		operation.KindResync:                resyncSchema,
+		operation.KindClear:                 clearSchema,
 		operation.KindReindex:               schemaOf[events.ReindexParameters],
 		operation.KindDeleteMissingSegments: schemaOf[events.MissingSegmentsParameters],
 	}
@@ -47,48 +47,6 @@ func kindViews() ([]kindView, error) {
 	}
 	return views, nil
 }
-
-func schemaOf[T any]() (*jsonschema.Schema, error) { return jsonschema.For[T](nil) }
-
-// rebalanceSchema adds to the struct's own schema what ParseRebalance checks
-// and the types do not say.
-func rebalanceSchema() (*jsonschema.Schema, error) {
-	s, err := schemaOf[operation.Rebalance]()
-	if err != nil {
-		return nil, err
-	}
-	p := s.Properties
-	describe(p["circle_id"], "index of the circle in the configuration, from 0")
-	p["circle_id"].Minimum = new(0.0)
-	describe(p["operation"], "add: the circle has grown; rm: backends have left it")
-	p["operation"].Enum = []any{operation.RebalanceAdd, operation.RebalanceRemove}
-	describe(p["databases"], "limits the move; left out or empty means all")
-	p["databases"].Items.MinLength = new(1)
-	describe(p["workers"], "how many measurements move at once from one source; 0 leaves it to the free slots")
-	p["workers"].Minimum, p["workers"].Maximum = new(0.0), new(float64(operation.MaxWorkers))
-	describe(p["depth"], "how the copy is proven; count unless given")
-	p["depth"].Enum = []any{operation.DepthCount, operation.DepthDigest}
-	removed := p["removed_backends"]
-	describe(removed, "the backends that left the circle; required for rm, refused for add")
-	// The stored form of the credentials is nothing that a client gives.
-	delete(removed.Items.Properties, "sealed")
-	removed.Items.PropertyOrder = nil
-	removed.Items.Properties["name"].MinLength = new(1)
-	address := removed.Items.Properties["url"]
-	describe(address, "address without credentials")
-	address.Format, address.Pattern = "uri", "^https?://[^@]+$"
-
-	// Removed backends belong to rm, and rm needs some.
-	s.If = &jsonschema.Schema{Properties: map[string]*jsonschema.Schema{"operation": {Const: new(any(operation.RebalanceRemove))}}}
-	s.Then = &jsonschema.Schema{
-		Required:   []string{"removed_backends"},
-		Properties: map[string]*jsonschema.Schema{"removed_backends": {MinItems: new(1)}},
-	}
-	s.Else = &jsonschema.Schema{Properties: map[string]*jsonschema.Schema{"removed_backends": {MaxItems: new(0)}}}
-	return s, nil
-}
-
-func describe(s *jsonschema.Schema, text string) { s.Description = text }
 
 func (rm *room) listKinds(c *gin.Context) {
 	httpapi.JSON(c, http.StatusOK, newList(rm.kinds, "", rm.Now()))

@@ -64,6 +64,14 @@ type Prober interface {
 	Backends(ctx context.Context) map[string]httpapi.BackendStatus
 }
 
+// Flags are the states that a person sets by hand with POST /migrate/state of the
+// influx-proxy dialect. All processes share them.
+type Flags interface {
+	// Flags returns the circles that count as migrating, and whether the cluster
+	// counts as resyncing.
+	Flags(ctx context.Context) (migrating []int, resyncing bool, err error)
+}
+
 // WorkerInfo is one live process that carries tasks out.
 type WorkerInfo struct {
 	ID      string `json:"id"`
@@ -99,10 +107,12 @@ type Deps struct {
 	Records    Records
 	Topology   Topology
 	Prober     Prober
-	Workers    Workers
-	Feed       Feed
-	Results    ResultLog
-	Checks     []Check
+	// Flags are shown with the topology; nil means that nobody can set any.
+	Flags   Flags
+	Workers Workers
+	Feed    Feed
+	Results ResultLog
+	Checks  []Check
 	// Metrics serves /metrics.
 	Metrics http.Handler
 	// AsyncAPI is the contract of the messages, in YAML.

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/jsonschema-go/jsonschema"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -42,7 +41,7 @@ func newEngine(t *testing.T, b *httpapitest.Backend, change ...func(*operations.
 	t.Helper()
 	d := operations.Deps{
 		Submitter: b, Operations: httpapitest.Operations{Backend: b}, Records: httpapitest.Records{Backend: b},
-		Topology: b, Prober: b, Workers: b, Feed: b, Results: b,
+		Topology: b, Prober: b, Flags: b, Workers: b, Feed: b, Results: b,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 			_, _ = w.Write([]byte("ringmaster_up 1\n"))
@@ -469,15 +468,15 @@ func TestDocumentsOfAnOperation(t *testing.T) {
 	slice := operation.Slice{Database: "db", RetentionPolicy: "autogen", Measurement: "m", From: -1, To: 1, Last: true, Points: 3, Overlap: true, Expired: true}
 	document := operation.Document{Object: "o", SHA256: "s", Bytes: 1}
 	b.Plans[httpapitest.ID(1)] = operation.Plan{
-		OperationID: httpapitest.ID(1), Epoch: 1, CreatedAt: httpapitest.Now(),
+		OperationID: httpapitest.ID(1), Kind: operation.KindClear, Epoch: 1, CreatedAt: httpapitest.Now(),
 		Backends: []operation.PlanBackend{{Name: "a", URL: "http://h:1", Removed: true}},
 		Policies: []operation.PlanPolicy{{Database: "db", Name: "autogen", Duration: time.Hour}},
 		Moves:    []operation.PlanMove{{From: 0, To: 1}},
-		Tasks:    []operation.PlanTask{{From: 0, To: 1, Wave: 1}},
+		Tasks:    []operation.PlanTask{{From: 0, To: 1, Wave: 1, Rule: operation.Rule{Overrule: true, Mutual: true}}},
 		Chunks:   []operation.Document{document}, Notes: []string{"note"},
 	}
 	require.Contains(t, c.Get(id+"/plan").Body, `"duration_seconds":3600`)
-	b.Plans[httpapitest.ID(1)] = operation.Plan{OperationID: httpapitest.ID(1)}
+	b.Plans[httpapitest.ID(1)] = operation.Plan{OperationID: httpapitest.ID(1), Kind: operation.KindResync}
 	require.Equal(t, 200, c.Get(id+"/plan").Status, "a plan of nothing")
 
 	verdict := operation.Verdict{Unproven: []int{1}, LeftOut: 1}
@@ -531,38 +530,6 @@ func TestKinds(t *testing.T) {
 		require.JSONEq(t, string(k.Parameters), string(one.Parameters))
 		require.NotContains(t, string(k.Parameters), "sealed")
 	}
-
-	// What the schema admits and refuses is what ParseRebalance does.
-	var schema jsonschema.Schema
-	require.NoError(t, json.Unmarshal(kinds[0].Parameters, &schema))
-	resolved, err := schema.Resolve(nil)
-	require.NoError(t, err)
-	for parameters, good := range map[string]bool{
-		`{"circle_id":0,"operation":"add"}`: true,
-		`{"circle_id":0,"operation":"rm","removed_backends":[{"name":"a","url":"http://h:1","username":"u","password":"p"}]}`: true,
-		`{"circle_id":0,"operation":"add","databases":["a"],"workers":1,"depth":"digest"}`:                                    true,
-		`{"operation":"add"}`:                                                                       false,
-		`{"circle_id":0}`:                                                                           false,
-		`{"circle_id":-1,"operation":"add"}`:                                                        false,
-		`{"circle_id":0,"operation":"move"}`:                                                        false,
-		`{"circle_id":0,"operation":"add","workers":2000}`:                                          false,
-		`{"circle_id":0,"operation":"add","depth":"deep"}`:                                          false,
-		`{"circle_id":0,"operation":"add","databases":"a"}`:                                         false,
-		`{"circle_id":0,"operation":"add","unknown":1}`:                                             false,
-		`{"circle_id":0,"operation":"add","databases":[""]}`:                                        false,
-		`{"circle_id":0,"operation":"rm","removed_backends":[{"url":"http://h:1"}]}`:                false,
-		`{"circle_id":0,"operation":"rm","removed_backends":[{"name":"a","url":"ftp://h:1"}]}`:      false,
-		`{"circle_id":0,"operation":"rm","removed_backends":[{"name":"a","url":"http://u:p@h:1"}]}`: false,
-		`{"circle_id":0,"operation":"rm"}`:                                                          false,
-		`{"circle_id":0,"operation":"rm","removed_backends":[]}`:                                    false,
-		`{"circle_id":0,"operation":"add","removed_backends":[{"name":"a","url":"http://h:1"}]}`:    false,
-	} {
-		var instance any
-		require.NoError(t, json.Unmarshal([]byte(parameters), &instance))
-		_, err := operation.ParseRebalance(json.RawMessage(parameters))
-		require.Equal(t, good, err == nil, "parser: %s", parameters)
-		require.Equal(t, good, resolved.Validate(instance) == nil, "schema: %s", parameters)
-	}
 }
 
 func TestTopology(t *testing.T) {
@@ -574,10 +541,12 @@ func TestTopology(t *testing.T) {
 	w := c.Get("/v1/topology")
 	require.NotContains(t, w.Body, httpapitest.Secret)
 	type cluster struct {
-		Epoch   int
-		Circles []struct {
-			OperationID string `json:"operation_id"`
-			Backends    []struct{ Name, State, Error, Version string }
+		Epoch           int
+		ResyncingByHand bool `json:"resyncing_by_hand"`
+		Circles         []struct {
+			OperationID     string `json:"operation_id"`
+			MigratingByHand bool   `json:"migrating_by_hand"`
+			Backends        []struct{ Name, State, Error, Version string }
 		}
 	}
 	got := read[cluster](t, w)
@@ -588,6 +557,18 @@ func TestTopology(t *testing.T) {
 	require.Equal(t, "unreachable", got.Circles[0].Backends[1].State)
 	require.Equal(t, "connection refused", got.Circles[0].Backends[1].Error)
 	require.Equal(t, "unknown", got.Circles[1].Backends[0].State)
+
+	require.False(t, got.ResyncingByHand)
+	require.False(t, got.Circles[1].MigratingByHand)
+
+	b.MigratingCircles, b.ResyncingFlag = []int{1}, true
+	got = read[cluster](t, c.Get("/v1/topology"))
+	require.True(t, got.ResyncingByHand)
+	require.False(t, got.Circles[0].MigratingByHand)
+	require.True(t, got.Circles[1].MigratingByHand)
+	b.FlagsErr = errors.New("no quorum")
+	require.Equal(t, 503, c.Get("/v1/topology").Status, "whether somebody has flagged a circle is not known")
+	b.FlagsErr = nil
 
 	w = c.Get("/v1/where?db=db1&measurement=cpu%2F1")
 	for i, circle := range b.Cluster.Circles {
