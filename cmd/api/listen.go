@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -9,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"ringmaster/pkg/topology"
 )
 
 // Bounds of the HTTP server. Event streams have no write timeout, so there is
@@ -61,10 +64,7 @@ func (s *system) listen(ctx context.Context, listening chan<- string) error {
 		if err != nil {
 			return errors.Join(fmt.Errorf("reading the certificate: %w", err), listener.Close())
 		}
-		listener = tls.NewListener(listener, &tls.Config{
-			Certificates: []tls.Certificate{certificate}, NextProtos: []string{"http/1.1"},
-			MinVersion: max(c.TLS.MinVersion, tls.VersionTLS12), MaxVersion: c.TLS.MaxVersion, CipherSuites: c.TLS.Ciphers,
-		})
+		listener = tls.NewListener(listener, encryption(c.TLS, certificate))
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
@@ -85,4 +85,17 @@ func (s *system) listen(ctx context.Context, listening chan<- string) error {
 		err = errors.Join(err, fmt.Errorf("serving HTTP: %w", end))
 	}
 	return err
+}
+
+// encryption is what the configuration says of TLS. TLS 1.2 is the least, unless
+// the file asks for less in so many words.
+func encryption(c topology.TLS, certificate tls.Certificate) *tls.Config {
+	least := cmp.Or(c.MinVersion, tls.VersionTLS12)
+	if c.MaxVersion != 0 {
+		least = min(least, c.MaxVersion)
+	}
+	return &tls.Config{
+		Certificates: []tls.Certificate{certificate}, NextProtos: []string{"http/1.1"},
+		MinVersion: least, MaxVersion: c.MaxVersion, CipherSuites: c.Ciphers,
+	}
 }

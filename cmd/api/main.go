@@ -22,6 +22,9 @@ func run(ctx context.Context, args, environ []string, out, log io.Writer) error 
 	for _, w := range o.config.Warnings {
 		logger.WarnContext(ctx, "configuration", "warning", w.String())
 	}
+	for _, left := range leftovers(o.data, o.config.DataDir) {
+		logger.WarnContext(ctx, "data directory", "warning", left)
+	}
 	s, err := newSystem(ctx, o, logger)
 	if err != nil {
 		return err

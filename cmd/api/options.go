@@ -196,6 +196,9 @@ func (o *options) describe(out io.Writer) {
 	for _, w := range o.config.Warnings {
 		fmt.Fprintf(out, "warning: %s\n", w)
 	}
+	for _, left := range leftovers(o.data, o.config.DataDir) {
+		fmt.Fprintf(out, "warning: %s\n", left)
+	}
 }
 
 // sayReady prints the one line that says where the server is.

@@ -332,6 +332,10 @@ func (o *object) tls() TLS {
 	const remedy = "use a name like TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"
 
 	for i, name := range o.texts("ciphers", remedy) {
+		if strings.EqualFold(name, fallbackSCSV) {
+			continue
+		}
+
 		id, ok := cipherSuite(name)
 		if !ok && name != "" {
 			o.mistake(fmt.Sprintf("%s[%d]", o.at("ciphers"), i), "is no cipher suite that Go knows", remedy)
@@ -340,7 +344,7 @@ func (o *object) tls() TLS {
 		t.Ciphers = append(t.Ciphers, id)
 	}
 
-	t.MinVersion, t.MaxVersion = o.tlsVersion("min_version"), o.tlsVersion("max_version")
+	t.MinVersion, t.MaxVersion = o.tlsVersion("min_version", oldest), o.tlsVersion("max_version", 0)
 	if t.MinVersion != 0 && t.MaxVersion != 0 && t.MinVersion > t.MaxVersion {
 		o.mistake(o.at("min_version"), "is later than max_version", "")
 	}
@@ -348,12 +352,26 @@ func (o *object) tls() TLS {
 	return t
 }
 
-func (o *object) tlsVersion(key string) uint16 {
+const (
+	// fallbackSCSV is no suite but a signal of clients, which influx-proxy takes
+	// for one; servers heed it whether it is listed or not.
+	fallbackSCSV = "TLS_FALLBACK_SCSV"
+	// oldest is the least that Go still speaks.
+	oldest = tls.VersionTLS10
+)
+
+// tlsVersion reads a version. influx-proxy knows SSL 3.0, too, which nothing speaks
+// any more: it counts as ssl3, or is a mistake if that is 0.
+func (o *object) tlsVersion(key string, ssl3 uint16) uint16 {
 	name := o.text(key, "")
 
 	switch strings.TrimPrefix(strings.ToUpper(name), "TLS") {
 	case "":
 		return 0
+	case "SSL3.0":
+		if ssl3 != 0 {
+			return ssl3
+		}
 	case "1.0":
 		return tls.VersionTLS10
 	case "1.1":

@@ -318,6 +318,7 @@ func TestTLSVersions(t *testing.T) {
 
 	for spelling, want := range map[string]uint16{
 		"": 0, "1.0": tls.VersionTLS10, "tls1.1": tls.VersionTLS11, "TLS1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13,
+		"SSL3.0": tls.VersionTLS10, // no Go speaks it
 	} {
 		c, err := topology.Parse("c.yaml", []byte(`{circles: [{backends: [{name: a, url: "http://a"}]}], tls: {min_version: "`+spelling+`"}}`))
 		require.NoError(t, err, spelling)
@@ -326,4 +327,70 @@ func TestTLSVersions(t *testing.T) {
 
 	_, err := topology.Parse("c.yaml", []byte(`{circles: [{backends: [{name: a, url: "http://a"}]}], tls: {max_version: "2"}}`))
 	require.EqualError(t, err, "c.yaml: tls.max_version: is no version of TLS; use 1.0, 1.1, 1.2 or 1.3")
+
+	_, err = topology.Parse("c.yaml", []byte(`{circles: [{backends: [{name: a, url: "http://a"}]}], tls: {max_version: "ssl3.0"}}`))
+	require.ErrorContains(t, err, "tls.max_version")
+}
+
+// TestTLSCiphers takes every name that influx-proxy takes.
+func TestTLSCiphers(t *testing.T) {
+	t.Parallel()
+
+	names := []string{
+		"TLS_RSA_WITH_RC4_128_SHA", "TLS_RSA_WITH_3DES_EDE_CBC_SHA", "TLS_RSA_WITH_AES_128_CBC_SHA", "TLS_RSA_WITH_AES_256_CBC_SHA",
+		"TLS_RSA_WITH_AES_128_CBC_SHA256", "TLS_RSA_WITH_AES_128_GCM_SHA256", "TLS_RSA_WITH_AES_256_GCM_SHA384",
+		"TLS_ECDHE_ECDSA_WITH_RC4_128_SHA", "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA", "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
+		"TLS_ECDHE_RSA_WITH_RC4_128_SHA", "TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA", "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA",
+		"TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA", "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256", "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256",
+		"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+		"TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305",
+		"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_FALLBACK_SCSV",
+	}
+	file := `{"circles": [{"backends": [{"name": "a", "url": "http://a"}]}], "https_enabled": true, "https_cert": "c", "https_key": "k",
+		"tls": {"ciphers": ["` + strings.Join(names, `", "`) + `"], "min_version": "TLS1.1"}}`
+
+	for _, spelled := range []string{file, strings.Replace(file, names[0], strings.ToLower(names[0]), 1)} {
+		c, err := topology.Parse("c.json", []byte(spelled))
+		require.NoError(t, err)
+		require.Len(t, c.TLS.Ciphers, len(names)-1, "the last is none")
+		require.NotContains(t, c.TLS.Ciphers, uint16(0))
+		require.Contains(t, c.Warnings[0].String(), "before 1.2")
+		require.Contains(t, c.Warnings[1].String(), "no longer safe")
+	}
+
+	_, err := topology.Parse("c.json", []byte(strings.Replace(file, "TLS_RSA_WITH_RC4_128_SHA", "TLS_RSA_WITH_ROT13", 1)))
+	require.EqualError(t, err, "c.json: tls.ciphers[0]: is no cipher suite that Go knows; use a name like TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256")
+}
+
+// TestSamples reads the sample files of both generations, every documented key at
+// its documented default: each means what the next one means.
+func TestSamples(t *testing.T) {
+	t.Parallel()
+
+	want := parseFile(t, "sample-2.4.7.good.json")
+	require.Equal(t, ":7076", want.ListenAddr)
+	require.Equal(t, 10_000, want.FlushSize)
+	require.Equal(t, 10*time.Second, want.RewriteInterval)
+	require.Len(t, want.Circles, 2)
+	require.True(t, want.Credentials.IsZero())
+
+	for _, name := range []string{"sample-2.5.12.good.json", "sample-2.5.12.good.yaml", "sample-2.5.12.good.toml"} {
+		c := parseFile(t, name)
+		c.Source, c.TLS = want.Source, want.TLS
+		require.Equal(t, want, c, name)
+	}
+
+	admin := topology.Credentials{Username: "admin", Password: "admin"}
+
+	for _, name := range []string{"sample-2.4.7-encrypted.good.json", "sample-2.5.12-encrypted.good.json"} {
+		c := parseFile(t, name)
+		require.True(t, admin == c.Credentials, name)
+		require.True(t, c.PingAuthEnabled, name)
+
+		for _, circle := range c.Circles {
+			for _, b := range circle.Backends {
+				require.True(t, admin == b.Credentials, b.Name)
+			}
+		}
+	}
 }

@@ -1,7 +1,9 @@
 package topology
 
 import (
+	"crypto/tls"
 	"fmt"
+	"slices"
 
 	"ringmaster/pkg/ring"
 )
@@ -45,6 +47,8 @@ func (c *Config) warn() {
 		}
 	}
 
+	c.warnTLS()
+
 	seen := map[string]bool{}
 	for i, name := range c.Databases {
 		if seen[name] {
@@ -52,6 +56,23 @@ func (c *Config) warn() {
 		}
 
 		seen[name] = true
+	}
+}
+
+// warnTLS names what a listener that uses TLS had better not speak.
+func (c *Config) warnTLS() {
+	if !c.HTTPSEnabled {
+		return
+	}
+
+	if c.TLS.MinVersion != 0 && c.TLS.MinVersion < tls.VersionTLS12 || c.TLS.MaxVersion != 0 && c.TLS.MaxVersion < tls.VersionTLS12 {
+		c.warning("tls", "allows versions before 1.2, which are no longer safe", "leave min_version out: 1.2 is the default")
+	}
+
+	for _, s := range tls.InsecureCipherSuites() {
+		if slices.Contains(c.TLS.Ciphers, s.ID) {
+			c.warning("tls.ciphers", "has "+s.Name+", which is no longer safe", "remove it")
+		}
 	}
 }
 
