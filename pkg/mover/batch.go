@@ -23,6 +23,7 @@ type batcher struct {
 	database string
 	policy   string
 	encoder  lineproto.Encoder
+	mask     mask
 	// batch is the one being filled; full ones go to the writers and come back
 	// by free, which holds all there are.
 	batch   *batch
@@ -60,7 +61,7 @@ func (b *batch) add(slice int, lines []byte) {
 // newBatcher starts the writers to one end. close must be called; it waits for
 // them.
 func (t *transfer) newBatcher(ctx context.Context, to *end, database, policy string) *batcher {
-	b := &batcher{t: t, to: to, database: database, policy: policy, expired: map[int]int64{}}
+	b := &batcher{t: t, to: to, database: database, policy: policy, expired: map[int]int64{}, mask: mask{without: t.withheld.fields}}
 	b.writers, b.ctx = errgroup.WithContext(ctx)
 	n := t.Writers
 	b.full = make(chan *batch)
@@ -154,6 +155,7 @@ func (b *batcher) forget(of *batch, dropped int64) error {
 
 // setSeries chooses the series of the rows that follow.
 func (b *batcher) setSeries(s *lineproto.Series, fields []string) error {
+	b.mask.setFields(fields)
 	return b.encoder.SetSeries(s, fields)
 }
 
@@ -177,7 +179,7 @@ func (b *batcher) row(slice int, ns int64, values []lineproto.Value) error {
 		}
 	}
 	before := len(b.batch.lines)
-	lines, err := b.encoder.AppendRow(b.batch.lines, ns, values)
+	lines, err := b.encoder.AppendRow(b.batch.lines, ns, b.mask.apply(values))
 	if err != nil || len(lines) == before {
 		return err
 	}

@@ -59,6 +59,9 @@ func (t *transfer) copyGroup(ctx context.Context, group []int, limit time.Durati
 	})
 	var large *tooLargeError
 	switch {
+	case err == nil && len(t.withheld.fields) > 0:
+		t.evidence[group[0]].State = operation.SliceFailed
+		return t.checkpoint(ctx, group, t.withheldProblem(group[0]))
 	case err == nil:
 		return t.checkpoint(ctx, group)
 	case !aboutSlices(ctx, err):
@@ -72,6 +75,11 @@ func (t *transfer) copyGroup(ctx context.Context, group []int, limit time.Durati
 		return nil
 	case errors.As(err, &large):
 		return t.handOver(ctx, group[0], large.rows)
+	case t.withhold(&t.slices[group[0]], err):
+		if len(t.withheld.fields) == 1 {
+			defer func() { t.withheld = withheld{} }()
+		}
+		return t.copyGroup(ctx, group, limit)
 	}
 	t.evidence[group[0]].State = operation.SliceFailed
 	return t.checkpoint(ctx, group, problemOf(group[0], &t.slices[group[0]], err))
@@ -215,7 +223,6 @@ func (t *transfer) leaveSameCounts(ctx context.Context, all []operation.Slice, w
 func (t *transfer) settleDisputes(ctx context.Context, group []int, all []operation.Slice, held []int, found []operation.Evidence) error {
 	var disputed []int
 	noted := slices.Clone(t.evidence)
-	var problems []operation.SliceError
 	for _, i := range held {
 		if found[i].State != operation.SliceCompared {
 			continue
@@ -223,23 +230,11 @@ func (t *transfer) settleDisputes(ctx context.Context, group []int, all []operat
 		disputed = append(disputed, i)
 		n := group[i]
 		noted[n] = operation.Evidence{State: operation.SliceCompared, Replaced: found[i].Replaced}
-		if t.evidence[n].State != operation.SliceCompared {
-			problems = append(problems, operation.SliceError{
-				Index: n, Slice: all[i], Code: operation.CodeReplaced,
-				Detail: fmt.Sprintf("%d points had other values at %s, which gave way to those of %s", found[i].Replaced, t.destination.URL(), t.source.URL()),
-			})
-		}
 	}
 	if len(disputed) == 0 {
 		return nil
 	}
-	err := t.job.Checkpoint(ctx, func(task *operation.Task) {
-		task.Checkpoint = slices.Clone(noted)
-		for _, p := range problems {
-			task.AddProblem(p)
-		}
-	})
-	if err != nil {
+	if err := t.job.Checkpoint(ctx, func(task *operation.Task) { task.Checkpoint = slices.Clone(noted) }); err != nil {
 		return err
 	}
 	copy(t.evidence, noted)

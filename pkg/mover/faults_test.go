@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -290,7 +291,8 @@ func TestWrongCredentialsAreNotWaitedFor(t *testing.T) {
 }
 
 // TestRealTypeConflict: the owner has the field with another type. The real
-// server refuses by a partial write; its words are kept, nothing is replaced.
+// server refuses by a partial write; its words are kept, nothing is replaced, and
+// the other fields arrive.
 func TestRealTypeConflict(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -299,13 +301,22 @@ func TestRealTypeConflict(t *testing.T) {
 	e.destination.WriteLines("db", "", fmt.Sprintf("m1,host=own b=\"text\" %d", start))
 	r := e.run()
 	require.Len(t, r.failed, 1)
-	require.Equal(t, "slice_refused", r.failed[0].Code)
+	require.Equal(t, "type_conflict", r.failed[0].Code)
 	require.Contains(t, r.failed[0].Detail, "field type conflict")
 	require.Contains(t, r.failed[0].Detail, `"m1"`)
 	require.Equal(t, operation.SliceTotals{Total: 6, Equal: 5, Unequal: 1}, withoutHow(r.report.Slices))
-	require.Equal(t, "slice_refused", r.report.Problems[0].Code)
+	require.Equal(t, "type_conflict", r.report.Problems[0].Code)
 	own := e.destination.Query("SELECT b FROM db..m1 WHERE host = 'own'")
 	require.Equal(t, "text", own[0].Series[0].Values[0][1])
+	all := e.destination.Query("SELECT count(*) FROM db..m1")
+	from := e.source.Query("SELECT count(*) FROM db..m1")
+	for i, column := range from[0].Series[0].Columns {
+		at := slices.Index(all[0].Series[0].Columns, column)
+		if column == "count_b" {
+			continue
+		}
+		require.Equal(t, from[0].Series[0].Values[0][i], all[0].Series[0].Values[0][at], column)
+	}
 }
 
 // TestLostClaimStopsEverything: by the guard in the middle of a batch, and by a

@@ -362,3 +362,31 @@ func TestCountsAloneOnlyOnRequest(t *testing.T) {
 		})
 	}
 }
+
+// TestATypeConflictKeepsEverythingElse: where the circles hold a field with
+// different types, that field stays as it is in both and is reported; every other
+// field and point arrives in both directions.
+func TestATypeConflictKeepsEverythingElse(t *testing.T) {
+	t.Parallel()
+	e, servers := newCircles(t, operation.KindResync, 1, 1)
+	for i, lines := range []string{
+		"m v=1i,w=2i,x=1i 1\nm v=1i 2\nok v=1i 1\nm a\\ \"b\"=true 9",
+		"m v=1.5,y=3i,x=2i 1\nm v=2.5 3\nm v=3.5,z=1i 4\nok v=2.5 700000000000000000\nm a\\ \"b\"=1i,c=1i 8",
+	} {
+		servers[i][0].Exec("CREATE DATABASE db")
+		servers[i][0].WriteLines("db", "", lines)
+	}
+	r := e.run()
+	require.Len(t, r.failed, 1)
+	require.Equal(t, "type_conflict", r.failed[0].Code)
+	require.Contains(t, r.failed[0].Detail, `["a \"b\"" "v"]`)
+	require.False(t, r.report.Equal)
+	require.Equal(t, 1, r.report.Slices.Unequal)
+	ok := []string{"autogen ok v=1i 1\n", "autogen ok v=2.5 700000000000000000\n"}
+	require.Equal(t, append([]string{
+		"autogen m a\\ \"b\"=true 9\n", "autogen m c=1i 8\n", "autogen m v=1i 2\n", "autogen m v=1i,w=2i,x=1i,y=3i 1\n", "autogen m z=1i 4\n",
+	}, ok...), dump(t, servers[0][0].URL(), "db"))
+	require.Equal(t, append([]string{
+		"autogen m a\\ \"b\"=1i,c=1i 8\n", "autogen m v=1.5,w=2i,x=1i,y=3i 1\n", "autogen m v=2.5 3\n", "autogen m v=3.5,z=1i 4\n",
+	}, ok...), dump(t, servers[1][0].URL(), "db"))
+}

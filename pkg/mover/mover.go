@@ -180,6 +180,8 @@ type transfer struct {
 	// begun are the slices that this process has begun to write to an empty
 	// destination: what is found there later came from here.
 	begun map[int]bool
+	// withheld are the fields that are left out while a slice is copied alone.
+	withheld withheld
 	// whole is set while a slice is copied however large it is.
 	whole bool
 	// read and sent are the bytes since the last checkpoint.

@@ -164,8 +164,6 @@ const (
 	CodeUnequal = "unequal"
 	// CodeNotCopied: the copy of the slice did not end.
 	CodeNotCopied = "not_copied"
-	// CodeReplaced: the destination's values gave way to the source's.
-	CodeReplaced = "replaced"
 	// CodeNotVerified: the slice could not be compared.
 	CodeNotVerified = "not_verified"
 )
