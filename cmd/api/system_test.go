@@ -82,7 +82,7 @@ type started struct {
 	stop func()
 }
 
-var readyLine = regexp.MustCompile(`^ringmaster api ready on (http://\S+), data in`)
+var readyLine = regexp.MustCompile(`^ringmaster api ready on (https?://\S+), data in`)
 
 // start runs the program until it says that it is ready.
 func start(t *testing.T, args ...string) *started {
