@@ -121,6 +121,7 @@ func (s *system) openBus(ctx context.Context) error {
 func (s *system) serve(ctx context.Context, ready func(address string)) error {
 	services, ctx := errgroup.WithContext(ctx)
 	services.Go(func() error { return s.atlas.Run(ctx) })
+	services.Go(func() error { return s.atlas.Present(ctx, s.engine.Leases, s.engine.ID) })
 	services.Go(func() error { return s.projection.Run(ctx) })
 	services.Go(func() error { return s.prober.Run(ctx) })
 	services.Go(func() error { return s.census.Run(ctx) })

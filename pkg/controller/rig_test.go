@@ -291,6 +291,17 @@ func (r *rig) awaitWait(id, gate string) operation.Wait {
 	return found
 }
 
+// present counts the processes that tell their epoch.
+func (r *rig) present() int {
+	r.t.Helper()
+	n := 0
+	for _, err := range r.leases.Bucket().List(r.t.Context(), ledger.ProcessLeases()) {
+		require.NoError(r.t, err)
+		n++
+	}
+	return n
+}
+
 // work is one task of a plan: each of its slices is a measurement whose name
 // says what becomes of it; see carrier.
 type work struct {

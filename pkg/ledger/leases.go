@@ -13,6 +13,7 @@ const (
 	taskLeases      = "task."
 	operationLeases = "operation."
 	workerLeases    = "worker."
+	processLeases   = "process."
 )
 
 // OperationLease is the key of the lease of whoever drives an operation.
@@ -45,3 +46,10 @@ func WorkerOfLease(key string) (id string, ok bool) {
 	}
 	return events.UnescapeToken(token)
 }
+
+// ProcessLeases is the prefix of the leases that say which topology epoch each
+// process that serves requests works with.
+func ProcessLeases() string { return strings.TrimSuffix(processLeases, ".") }
+
+// ProcessLease is the key of the lease of one such process.
+func ProcessLease(id string) string { return processLeases + events.EscapeToken(id) }

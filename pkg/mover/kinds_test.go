@@ -384,9 +384,9 @@ func TestATypeConflictKeepsEverythingElse(t *testing.T) {
 	require.Equal(t, 1, r.report.Slices.Unequal)
 	ok := []string{"autogen ok v=1i 1\n", "autogen ok v=2.5 700000000000000000\n"}
 	require.Equal(t, append([]string{
-		`autogen m a\ \"b\"=true 9`+"\n", "autogen m c=1i 8\n", "autogen m v=1i 2\n", "autogen m v=1i,w=2i,x=1i,y=3i 1\n", "autogen m z=1i 4\n",
+		`autogen m a\ \"b\"=true 9` + "\n", "autogen m c=1i 8\n", "autogen m v=1i 2\n", "autogen m v=1i,w=2i,x=1i,y=3i 1\n", "autogen m z=1i 4\n",
 	}, ok...), dump(t, servers[0][0].URL(), "db"))
 	require.Equal(t, append([]string{
-		`autogen m a\ \"b\"=1i,c=1i 8`+"\n", "autogen m v=1.5,w=2i,x=1i,y=3i 1\n", "autogen m v=2.5 3\n", "autogen m v=3.5,z=1i 4\n",
+		`autogen m a\ \"b\"=1i,c=1i 8` + "\n", "autogen m v=1.5,w=2i,x=1i,y=3i 1\n", "autogen m v=2.5 3\n", "autogen m v=3.5,z=1i 4\n",
 	}, ok...), dump(t, servers[1][0].URL(), "db"))
 }

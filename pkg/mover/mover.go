@@ -77,6 +77,7 @@ type Config struct {
 	// SliceRows is where a slice counts as mis-estimated and is handed over in
 	// parts (400,000 points); PartRows is the size of those parts (100,000).
 	SliceRows, PartRows int64
+	Clearing            Clearing
 	Logger              *slog.Logger
 	Now                 func() time.Time
 }
@@ -152,7 +153,12 @@ func (m *Mover) Run(ctx context.Context, job Job) error {
 	switch task.Phase {
 	case operation.PhaseCopy:
 		return t.copy(ctx)
+	case operation.PhaseDrop:
+		return t.drop(ctx, m.config.Clearing)
 	case operation.PhaseVerify:
+		if job.Operation().Kind == operation.KindClear {
+			return t.verifyDrop(ctx)
+		}
 		return t.verify(ctx)
 	default:
 		return &operation.Error{Code: "unknown_phase", Detail: fmt.Sprintf("task %s has phase %q, which this release does not know", task.ID, task.Phase)}

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"ringmaster/pkg/bus"
+	"ringmaster/pkg/controller"
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/mover"
@@ -61,7 +62,11 @@ func NewEngine(ctx context.Context, b *bus.Bus, o EngineOptions) (*Engine, error
 		return nil, fmt.Errorf("opening the leases: %w", err)
 	}
 	roster := mover.NewRoster(e.Ledger, o.Keys, ledger.SealContext, influx.Options{UserAgent: "ringmaster", Timeout: o.BackendTimeout})
-	e.Mover = mover.New(roster, mover.Config{Refused: o.Patience, Unreachable: unreachable * o.Patience, Logger: logger})
+	fence := &controller.Fence{Ledger: e.Ledger, Leases: e.Leases}
+	e.Mover = mover.New(roster, mover.Config{
+		Refused: o.Patience, Unreachable: unreachable * o.Patience, Logger: logger,
+		Clearing: mover.Clearing{MayDrop: fence.MayDrop},
+	})
 	return e, nil
 }
 
