@@ -56,7 +56,9 @@ func (p *probe) write(ctx context.Context) finding {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	stored, err := p.roundTrip(ctx)
-	if missing(err) { // somebody has dropped the database
+	if missing(err) || influx.IsTransient(err) {
+		// Somebody may have dropped the database, or closed the connection. What
+		// fails twice is told.
 		p.prepared = false
 		stored, err = p.roundTrip(ctx)
 	}
