@@ -27,13 +27,13 @@ type verb struct {
 
 // verbs are the calls that start a move, by path.
 func verbs() map[string]verb {
-	clear := verb{operation.KindClear, readClear}
+	cleaning := verb{operation.KindClear, readClear}
 	return map[string]verb{
 		"/rebalance": {operation.KindRebalance, readRebalance},
 		"/recovery":  {operation.KindRecovery, readRecovery},
 		"/resync":    {operation.KindResync, readResync},
-		"/clear":     clear,
-		"/cleanup":   clear,
+		"/clear":     cleaning,
+		"/cleanup":   cleaning,
 	}
 }
 

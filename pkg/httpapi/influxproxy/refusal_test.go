@@ -223,19 +223,23 @@ func TestTheOrderOfRefusals(t *testing.T) {
 		told  []string
 	}{
 		{
-			"/rebalance?", []string{"circle_id=9", "operation=x", "cpus=0", "batch=0", "ha_addrs=a:1", "db=a,,b"},
+			"/rebalance?",
+			[]string{"circle_id=9", "operation=x", "cpus=0", "batch=0", "ha_addrs=a:1", "db=a,,b"},
 			[]string{"invalid circle_id", "invalid operation", "invalid cpus", "invalid batch, require positive integer", "ha_addrs should contain two addrs at least", "invalid db"},
 		},
 		{
-			"/recovery?", []string{"from_circle_id=9", "to_circle_id=9", "seconds=x", "backend_urls=x", "cpus=0", "ha_addrs=a,b"},
+			"/recovery?",
+			[]string{"from_circle_id=9", "to_circle_id=9", "seconds=x", "backend_urls=x", "cpus=0", "ha_addrs=a,b"},
 			[]string{"invalid from_circle_id", "invalid to_circle_id", "invalid days, hours, minutes or seconds", `invalid backend_urls, circle 1 has no backend "x"`, "invalid cpus", "invalid ha_addrs"},
 		},
 		{
-			"/resync?", []string{"days=x", "worker=0", "limit=0", "ha_addrs=a:1", "dbs=a,,b", "dry_run=x"},
+			"/resync?",
+			[]string{"days=x", "worker=0", "limit=0", "ha_addrs=a:1", "dbs=a,,b", "dry_run=x"},
 			[]string{"invalid days, hours, minutes or seconds", "invalid worker, require positive integer", "invalid limit, require positive integer", "ha_addrs should contain two addrs at least", "invalid dbs", "invalid dry_run"},
 		},
 		{
-			"/clear?", []string{"circle_id=9", "older_than_seconds=x", "cpus=0", "ha_addrs=a:1"},
+			"/clear?",
+			[]string{"circle_id=9", "older_than_seconds=x", "cpus=0", "ha_addrs=a:1"},
 			[]string{"invalid circle_id", "invalid older_than_seconds, require non-negative integer", "invalid cpus", "ha_addrs should contain two addrs at least"},
 		},
 	} {

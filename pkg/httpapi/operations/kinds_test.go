@@ -99,7 +99,10 @@ func TestSchemasAndParsersAgreeOnAnything(t *testing.T) {
 		"operation":      {"add", "rm", "", "ADD", 1},
 		"removed_backends": {
 			removed("http://h:1"), removed("https://h/x/"), removed("ftp://h"), removed("http://u@h"), removed("http://h?x=1"), removed("http://h#f"), removed(""), removed(7),
-			[]any{}, []any{map[string]any{"name": "", "url": "http://h"}}, []any{map[string]any{"url": "http://h"}}, "x",
+			[]any{},
+			[]any{map[string]any{"name": "", "url": "http://h"}},
+			[]any{map[string]any{"url": "http://h"}},
+			"x",
 			[]any{map[string]any{"name": "a", "url": "http://h", "colour": "red"}},
 		},
 		"backend_urls":       {[]any{}, []any{"http://h:1"}, []any{"http://h:1", "http://h:2"}, []any{"http://h:1", "http://h:1"}, []any{"h:1"}, []any{"/x"}, []any{""}, []any{1}, "http://h:1"},
