@@ -88,9 +88,14 @@ func (t *transfer) countDropped(ctx context.Context, group []int, of *operation.
 	if err != nil {
 		return err
 	}
+	// A task that failed may have dropped what it has only recorded as proven.
+	dropped := func(n int) bool {
+		e := &t.evidence[group[n]]
+		return e.State == operation.SliceDropped || e.State == operation.SliceProven && left[n] == 0
+	}
 	var proven []int
-	for _, i := range group {
-		if e := &t.evidence[i]; e.State == operation.SliceDropped && e.Rows > 0 {
+	for n, i := range group {
+		if dropped(n) && t.evidence[i].Rows > 0 {
 			proven = append(proven, i)
 		}
 	}
@@ -99,34 +104,44 @@ func (t *transfer) countDropped(ctx context.Context, group []int, of *operation.
 		return err
 	}
 	for n, i := range group {
-		e := &t.evidence[i]
+		e := t.evidence[i]
 		v.Slices.Total++
+		if !dropped(n) && e.State != operation.SliceKept {
+			e = operation.Evidence{}
+		}
 		v.Count(operation.Findings{
 			Points:  operation.ReportPoints{Source: e.Rows, Destination: e.Rows},
 			Expired: e.Expired, Dropped: operation.Amount{Points: e.Rows},
 		})
-		switch {
-		case e.State != operation.SliceDropped:
+		switch loss := lost[i]; {
+		case !dropped(n):
 			t.tellKept(i, left[n], of, v)
+			continue
 		case left[n] > 0:
-			v.Dropped.Slices++
 			p := t.problem(i)
-			p.Code, p.Detail = codeWrittenSince, "points have come to the source since it was dropped there"
+			p.Code, p.Detail = codeWrittenSince, "points have come to the source since the window was dropped there"
 			t.addKept(p, left[n], v)
-		case lost[i] != nil:
-			v.Dropped.Slices++
-			v.Count(*lost[i].findings)
-			lost[i].count(v)
+		case loss != nil:
+			v.Count(loss.findings)
+			v.AddProblem(loss.problem)
+			if loss.findings.Missing > 0 {
+				v.Slices.Unequal++
+				break
+			}
+			v.Slices.Equal++
+			v.Slices.ByPoints++
+			v.verified += e.Rows - loss.findings.Expired
 		case e.Rows == 0 && e.Expired == 0:
 			// There was nothing, by count.
 			v.Slices.Equal++
 			v.Slices.ByCount++
+			continue
 		default:
-			v.Dropped.Slices++
 			v.Slices.Equal++
 			v.Slices.ByPoints++
 			v.verified += e.Rows
 		}
+		v.Dropped.Slices++
 	}
 	return nil
 }
@@ -187,19 +202,8 @@ func (h *holding) spread(units []operation.Slice) (all []operation.Slice, of []i
 
 // loss is a unit of which the owner holds less than was proven.
 type loss struct {
-	findings *operation.Findings
+	findings operation.Findings
 	problem  operation.Problem
-	expired  bool
-}
-
-func (l *loss) count(v *judgement) {
-	if l.expired {
-		v.Slices.Equal++
-		v.Slices.ByPoints++
-	} else {
-		v.Slices.Unequal++
-	}
-	v.AddProblem(l.problem)
 }
 
 // lostAt finds the units, of those that were proven and dropped, of which the
@@ -233,11 +237,11 @@ func (t *transfer) lostAt(ctx context.Context, proven []int) (map[int]*loss, err
 		l.problem.Source, l.problem.Destination = e.Rows, e.Rows-points
 		l.problem.Detail = fmt.Sprintf("%d values were proven to be at the owner before the window was dropped, and it has %d of them now", e.Values, values[n])
 		if t.expiresAt(&there, &t.slices[i]) {
-			l.expired, l.problem.Resolution = true, operation.ResolutionExpired
-			l.findings = &operation.Findings{Expired: points}
+			l.problem.Resolution = operation.ResolutionExpired
+			l.findings = operation.Findings{Expired: points}
 		} else {
 			l.problem.Code, l.problem.Missing = operation.CodeUnequal, points
-			l.findings = &operation.Findings{Missing: points, Points: operation.ReportPoints{Destination: -points}}
+			l.findings = operation.Findings{Missing: points, Points: operation.ReportPoints{Destination: -points}}
 		}
 		lost[i] = l
 	}

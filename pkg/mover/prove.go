@@ -374,10 +374,6 @@ func policyHash(policy string) uint64 { return fieldHash(0, policy) }
 // unchanged counts a unit again at both ends: the source must have exactly what
 // was proven, in the same policies, and the owner no less than it had.
 func (d *dropper) unchanged(ctx context.Context, p *proof) (bool, error) {
-	here, err := d.source.holding(ctx, p.unit.Database)
-	if err != nil || here.shape(&p.unit) != p.shape {
-		return false, err
-	}
 	live, parts := p.read(false)
 	var ours []operation.Slice
 	var owned []*unitPart
@@ -387,8 +383,13 @@ func (d *dropper) unchanged(ctx context.Context, p *proof) (bool, error) {
 		}
 	}
 	byField := len(owned) > 0 && owned[0].owner.fields != nil
+	var here holding
 	var now, there []census
 	both, ctx := errgroup.WithContext(ctx)
+	both.Go(func() (err error) {
+		here, err = d.source.holding(ctx, p.unit.Database)
+		return err
+	})
 	both.Go(func() (err error) {
 		now, err = d.takeCensus(ctx, d.source, live, false)
 		return err
@@ -399,6 +400,9 @@ func (d *dropper) unchanged(ctx context.Context, p *proof) (bool, error) {
 	})
 	if err := both.Wait(); err != nil {
 		return false, err
+	}
+	if here.shape(&p.unit) != p.shape {
+		return false, nil
 	}
 	for i, part := range parts {
 		if now[i].sum != part.source.sum || now[i].values != part.source.values {
