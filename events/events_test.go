@@ -122,7 +122,7 @@ func TestEveryTypeFollowsTheNamingRule(t *testing.T) {
 		require.False(t, seen[m.Type], "%s is there twice", m.Type)
 		seen[m.Type] = true
 	}
-	require.Len(t, seen, 13)
+	require.Len(t, seen, 14)
 }
 
 func TestEveryExampleFollowsItsSchema(t *testing.T) {

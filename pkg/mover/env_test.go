@@ -146,6 +146,7 @@ type env struct {
 	// backends.
 	kind    operation.Kind
 	circles [][]string
+	dry     bool
 
 	mu     sync.Mutex
 	tasks  map[string][]byte
@@ -293,7 +294,7 @@ func (e *env) planKind(m *mover.Mover) operation.Plan {
 	e.t.Helper()
 	raw, err := json.Marshal(e.parameter)
 	require.NoError(e.t, err)
-	e.operation = operation.Operation{ID: "op", Kind: e.kind, Epoch: 1, Parameters: raw, CreatedAt: time.Now()}
+	e.operation = operation.Operation{ID: "op", Kind: e.kind, Epoch: 1, Parameters: raw, CreatedAt: time.Now(), DryRun: e.dry}
 	e.chunks, e.tasks = nil, map[string][]byte{}
 	parameters, err := operation.ParseMove(e.kind, raw)
 	require.NoError(e.t, err)

@@ -11,6 +11,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"ringmaster/pkg/influx"
+	"ringmaster/pkg/lineproto"
 	"ringmaster/pkg/operation"
 )
 
@@ -50,7 +51,7 @@ func (s *survey) candidate(l *look) operation.Candidate {
 	r := &d.routes[mv.route]
 	c := operation.Candidate{
 		From: s.index, To: r.to, Wave: r.wave, Rule: r.rule,
-		Database: d.name, Measurement: mv.measurement, Points: l.points,
+		Database: d.name, Measurement: mv.measurement, Points: l.points, PointBytes: d.pointBytes,
 	}
 	if l.policy == anyPolicy {
 		c.Window = r.windows[0][l.window]
@@ -82,8 +83,9 @@ type estimation struct {
 	// from what was seen.
 	deadline time.Time
 	period   operation.Period
-	// units: all policies of a window go together.
-	units bool
+	// units: all policies of a window go together. weighs: somebody wants to know
+	// the size of it.
+	units, weighs bool
 }
 
 // of finds, for every measurement and window that moves, whether there is
@@ -111,6 +113,9 @@ func (e estimation) of(ctx context.Context, s *survey) ([]look, error) {
 			for seen < len(looks) && (seen == 0 || e.config.Now().Before(e.deadline)) {
 				n := min(seen+surveyStatements, len(looks))
 				if err := e.lookAt(ctx, s, looks[seen:n]); err != nil {
+					return nil, err
+				}
+				if err := e.weigh(ctx, s, d, looks[seen:n]); err != nil {
 					return nil, err
 				}
 				e.countSeries(ctx, s, looks[seen:n])
@@ -316,6 +321,64 @@ func (s *survey) spread(l *look, first, last int64) {
 	}
 	known := &s.spans[l.span-1]
 	known.first, known.last = min(known.first, first), max(known.last, last)
+}
+
+// weighRows is how many points are looked at to know what one takes, weighLooks in
+// how many windows at most.
+const (
+	weighRows  = 200
+	weighLooks = 8
+)
+
+// weigh finds about what a point of a database takes as line protocol, from the
+// first points of some windows. It is told to people only, so what a backend
+// refuses to read is left out.
+func (e *estimation) weigh(ctx context.Context, s *survey, d *databaseSurvey, looks []look) error {
+	var sels []influx.Selection
+	for i := range looks {
+		if l := &looks[i]; l.span > 0 && len(sels) < weighLooks {
+			at := &s.spans[l.span-1]
+			sel := s.selection(l)
+			sel.Window = influx.Window{From: at.first, To: at.first + int64((uint64(at.last)-uint64(at.first))/weighRows), Last: true}
+			sels = append(sels, sel)
+		}
+	}
+	if !e.weighs || d.pointBytes > 0 || len(sels) == 0 {
+		return nil
+	}
+	err := s.patiently(ctx, e.Mover, "looking at points of", s, func(ctx context.Context) (err error) {
+		d.pointBytes, err = s.pointBytes(ctx, sels)
+		return err
+	})
+	var refusal *influx.Error
+	if errors.Is(err, influx.ErrUnaddressable) || errors.As(err, &refusal) && refusal.Class == influx.Permanent {
+		return nil
+	}
+	return err
+}
+
+// pointBytes is the mean size of the first points as lines, 0 when there is none.
+func (s *survey) pointBytes(ctx context.Context, sels []influx.Selection) (int64, error) {
+	rows, err := s.client.Read(ctx, sels)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = rows.Close() }() // nothing is lost with it
+	var encoder lineproto.Encoder
+	var line []byte
+	n, size := int64(0), int64(0)
+	for n < weighRows && rows.Next() {
+		if rows.NewSeries() && encoder.SetSeries(rows.Series(), rows.Fields()) != nil {
+			continue // its copy says why it cannot be written
+		}
+		if line, err = encoder.AppendRow(line[:0], rows.Time(), rows.Values()); err == nil {
+			n, size = n+1, size+int64(len(line))
+		}
+	}
+	if n == 0 {
+		return 0, rows.Err()
+	}
+	return max(size/n, 1), rows.Err()
 }
 
 // countSeries counts the series of measurements with large windows, as long as

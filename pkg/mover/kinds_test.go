@@ -390,3 +390,32 @@ func TestATypeConflictKeepsEverythingElse(t *testing.T) {
 		`autogen m a\ \"b\"=1i,c=1i 8` + "\n", "autogen m v=1.5,w=2i,x=1i,y=3i 1\n", "autogen m v=2.5 3\n", "autogen m v=3.5,z=1i 4\n",
 	}, ok...), dump(t, servers[1][0].URL(), "db"))
 }
+
+// TestADryRunSaysWhatWouldGo: by measurement, with points and bytes, of the
+// windows that a clear may touch.
+func TestADryRunSaysWhatWouldGo(t *testing.T) {
+	t.Parallel()
+	e, servers := newCircles(t, operation.KindClear, 2)
+	c := &cluster{e: e, servers: servers, db: "db"}
+	mine := slices.IndexFunc([]string{"m0", "m1", "m2", "m3", "m4"}, func(m string) bool { return c.owner(0, m) == 0 })
+	name := fmt.Sprintf("m%d", mine)
+	s := servers[0][1]
+	s.Exec("CREATE DATABASE db; CREATE RETENTION POLICY daily ON db DURATION INF REPLICATION 1 SHARD DURATION 1d")
+	old := time.Now().Add(-30 * 24 * time.Hour).UnixNano()
+	for i := range int64(10) {
+		for _, rp := range []string{"autogen", "daily"} {
+			s.WriteLines("db", rp, fmt.Sprintf("%s,host=a v=%di %d\n%s,host=a v=%di %d", name, i, old+i, name, i, time.Now().UnixNano()-i))
+		}
+	}
+	e.parameter = map[string]any{"circle_id": 0, "older_than_seconds": 24 * 60 * 60}
+	e.dry = true
+	plan := e.plan(e.mover())
+	require.Len(t, plan.Measurements, 1)
+	got := plan.Measurements[0]
+	require.Equal(t, name, got.Measurement)
+	require.EqualValues(t, 20, got.Points, "of both policies, without what is younger")
+	require.InDelta(t, 20*len(name+",host=a v=1i 1700000000000000000\n"), got.Bytes, 20)
+	require.Equal(t, 1, got.Slices)
+	require.Equal(t, got.Bytes, plan.Totals.Bytes)
+	require.Empty(t, plan.Policies, "nothing is made anywhere")
+}

@@ -150,6 +150,9 @@ func (m *Mover) Run(ctx context.Context, job Job) error {
 	}
 	defer destination.Close()
 	t := &transfer{Config: m.config, mover: m, job: job, task: task, source: &end{Client: source, mover: m}, destination: &end{Client: destination, mover: m}}
+	if p, err := operation.ParseMove(job.Operation().Kind, job.Operation().Parameters); err == nil && p.Tuned().Batch > 0 {
+		t.BatchRows = p.Tuned().Batch
+	}
 	switch task.Phase {
 	case operation.PhaseCopy:
 		return t.copy(ctx)

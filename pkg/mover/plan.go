@@ -65,7 +65,7 @@ func (m *Mover) Plan(ctx context.Context, op *operation.Operation, at Layout, jo
 	r.assign()
 	e := estimation{
 		Mover: m, sources: sources, started: started,
-		period: parameters.Period(op.CreatedAt), units: op.Kind == operation.KindClear,
+		period: parameters.Period(op.CreatedAt), units: op.Kind == operation.KindClear, weighs: op.DryRun,
 	}
 	found := make([][]look, len(sources))
 	err = surveyAll(ctx, sources, func(ctx context.Context, s *survey) (err error) {

@@ -101,6 +101,9 @@ func TestPlanFitsWhatMoves(t *testing.T) {
 	}, plan.Backends)
 	require.Equal(t, []operation.PlanMove{{From: 1, To: 0, Measurements: 2, Slices: 2, Points: 2}}, plan.Moves)
 	require.Equal(t, operation.PlanTotals{Databases: 1, Measurements: 2, Slices: 2, Tasks: 1, Points: 2}, plan.Totals)
+	require.Equal(t, []operation.PlanMeasurement{
+		{From: 1, Database: "a", Measurement: "m", Slices: 1, Points: 1}, {From: 1, Database: "a", Measurement: "n", Slices: 1, Points: 1},
+	}, plan.Measurements)
 	require.Equal(t, []operation.PlanPolicy{{Database: "a", Name: "autogen", ShardDuration: 7 * 24 * time.Hour, Replication: 1, Default: true}}, plan.Policies)
 }
 

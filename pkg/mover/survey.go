@@ -46,6 +46,8 @@ type databaseSurvey struct {
 	held   []string
 	moving []moving
 	routes []route
+	// pointBytes is about what a point takes as a line, 0 while none was looked at.
+	pointBytes int64
 }
 
 // moving is a measurement that goes somewhere; one may go to several places.

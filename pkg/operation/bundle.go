@@ -47,9 +47,13 @@ type Bundler struct {
 	order  [][2]int
 	totals PlanTotals
 	// A measurement moves once, however many policies and windows it has.
-	databases    map[string]struct{}
-	measurements map[moving]struct{}
+	databases map[string]struct{}
+	// measurements are indexes into list, notListed for those beyond its bound.
+	measurements map[moving]int32
+	list         []PlanMeasurement
 }
+
+const notListed = -1
 
 type moving struct {
 	from, to              int
@@ -65,7 +69,7 @@ func NewBundler(b Budget, total int64, put func(chunk int, slices []Slice) (Docu
 	}
 	return &Bundler{
 		budget: b, target: target, put: put, moves: map[[2]int]*PlanMove{},
-		databases: map[string]struct{}{}, measurements: map[moving]struct{}{},
+		databases: map[string]struct{}{}, measurements: map[moving]int32{},
 	}
 }
 
@@ -79,8 +83,14 @@ func (b *Bundler) Add(c Candidate) error {
 		b.order = append(b.order, pair)
 	}
 	key := moving{c.From, c.To, c.Database, c.Measurement}
-	if _, ok := b.measurements[key]; !ok {
-		b.measurements[key] = struct{}{}
+	at, ok := b.measurements[key]
+	if !ok {
+		at = notListed
+		if len(b.list) < MaxPlanMeasurements {
+			at = int32(len(b.list))
+			b.list = append(b.list, PlanMeasurement{From: c.From, To: c.To, Database: c.Database, Measurement: c.Measurement})
+		}
+		b.measurements[key] = at
 		b.databases[c.Database] = struct{}{}
 		move.Measurements++
 	}
@@ -88,8 +98,17 @@ func (b *Bundler) Add(c Candidate) error {
 		if err := b.addSlice(c, s); err != nil {
 			return err
 		}
+		size := s.Points * c.PointBytes
 		move.Slices++
 		move.Points += s.Points
+		move.Bytes += size
+		b.totals.Bytes += size
+		if at != notListed {
+			m := &b.list[at]
+			m.Slices++
+			m.Points += s.Points
+			m.Bytes += size
+		}
 	}
 	return nil
 }
@@ -157,6 +176,7 @@ func (b *Bundler) Finish(p *Plan) error {
 	for _, pair := range b.order {
 		p.Moves = append(p.Moves, *b.moves[pair])
 	}
+	p.Measurements, p.MeasurementsLeftOut = b.list, len(b.measurements)-len(b.list)
 	p.Totals = b.totals
 	p.Totals.Tasks = len(b.tasks)
 	p.Totals.Databases, p.Totals.Measurements = len(b.databases), len(b.measurements)

@@ -24,6 +24,9 @@ type Candidate struct {
 	Points int64
 	// Series is how many series the measurement has, 0 where nobody has counted.
 	Series int64
+	// PointBytes is about what a point takes as a line of line protocol, 0 where
+	// none has been looked at.
+	PointBytes int64
 	// First and Last are the times of the first and last point in the window,
 	// where the survey has looked (Looked); the window is then cut between them.
 	First, Last int64

@@ -46,9 +46,13 @@ type Plan struct {
 	Backends []PlanBackend `json:"backends"`
 	Policies []PlanPolicy  `json:"policies"`
 	Moves    []PlanMove    `json:"moves"`
-	Tasks    []PlanTask    `json:"tasks"`
-	Chunks   []Document    `json:"chunks"`
-	Totals   PlanTotals    `json:"totals"`
+	// Measurements says what the moves consist of, at most MaxPlanMeasurements;
+	// MeasurementsLeftOut counts the others.
+	Measurements        []PlanMeasurement `json:"measurements"`
+	MeasurementsLeftOut int               `json:"measurements_left_out,omitempty"`
+	Tasks               []PlanTask        `json:"tasks"`
+	Chunks              []Document        `json:"chunks"`
+	Totals              PlanTotals        `json:"totals"`
 	// Notes are what a person should know about how the plan was made.
 	Notes []string `json:"notes,omitempty"`
 }
@@ -65,8 +69,9 @@ type PlanTotals struct {
 	Measurements int `json:"measurements"`
 	Slices       int `json:"slices"`
 	Tasks        int `json:"tasks"`
-	// Points is the sampled estimate.
+	// Points is the sampled estimate, Bytes about what they take as line protocol.
 	Points int64 `json:"points"`
+	Bytes  int64 `json:"bytes"`
 }
 
 // PlanBackend is what the survey found at one backend.
@@ -99,6 +104,22 @@ type PlanMove struct {
 	Measurements int   `json:"measurements"`
 	Slices       int   `json:"slices"`
 	Points       int64 `json:"points"`
+	Bytes        int64 `json:"bytes"`
+}
+
+// MaxPlanMeasurements bounds the measurements that a plan lists.
+const MaxPlanMeasurements = 10_000
+
+// PlanMeasurement is what goes of one measurement from one backend to another; in
+// a clear, what is dropped from the one once the other is proven to hold it.
+type PlanMeasurement struct {
+	From        int    `json:"from"`
+	To          int    `json:"to"`
+	Database    string `json:"database"`
+	Measurement string `json:"measurement"`
+	Slices      int    `json:"slices"`
+	Points      int64  `json:"points"`
+	Bytes       int64  `json:"bytes"`
 }
 
 // PlanTask is one task to be.

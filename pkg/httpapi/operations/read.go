@@ -126,6 +126,7 @@ func newPlanView(p operation.Plan) planView {
 	}
 	v.Backends = append([]operation.PlanBackend{}, p.Backends...)
 	v.Moves = append([]operation.PlanMove{}, p.Moves...)
+	v.Measurements = append([]operation.PlanMeasurement{}, p.Measurements...)
 	v.Tasks = append([]operation.PlanTask{}, p.Tasks...)
 	v.Chunks = append([]operation.Document{}, p.Chunks...)
 	return v
