@@ -3,6 +3,7 @@ package influxproxy
 import (
 	"net/http"
 	"net/http/pprof" //nolint:gosec // what it registers by itself is never served; below it is, to those who may
+	profiles "runtime/pprof"
 	"strings"
 
 	"github.com/gin-gonic/gin"
@@ -58,6 +59,10 @@ func (rm *room) profile(c *gin.Context) {
 	case "trace":
 		pprof.Trace(c.Writer, c.Request)
 	default:
+		if profiles.Lookup(name) == nil {
+			fail(c, http.StatusNotFound, "404 page not found: there is no profile of this name")
+			return
+		}
 		pprof.Handler(name).ServeHTTP(c.Writer, c.Request)
 	}
 }
