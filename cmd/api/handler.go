@@ -28,7 +28,7 @@ func (s *system) newHandler(token string, intake *controller.Intake) (*httpapi.E
 	admin := httpapi.NewAdminAuth(token)
 	native, err := operations.New(operations.Deps{
 		Submitter: submit, Operations: s.projection, Records: records{s.engine.Ledger},
-		Topology: s.atlas, Prober: probes, Workers: workers{s.engine.Leases},
+		Topology: s.atlas, Prober: probes, Flags: s.atlas, Workers: workers{s.engine.Leases},
 		Feed: progress.NewFeed(s.bus.Log(events.StreamEvents)), Results: s.results,
 		Checks: []operations.Check{
 			{Name: "nats", Run: s.bus.Probe},
@@ -51,10 +51,7 @@ func (s *system) newHandler(token string, intake *controller.Intake) (*httpapi.E
 
 // metrics serves what this process knows.
 func (s *system) metrics() http.Handler {
-	return program.Metrics(
-		operationMetrics{s.projection.List},
-		backendMetrics{s.atlas.Current, s.prober.Backends, s.census.Known, time.Now},
-	)
+	return program.Metrics(newOperationMetrics(s.projection.List), newBackendMetrics(s.atlas, s.prober, s.census, time.Now))
 }
 
 // submitter shows what it has accepted in this process's own view at once.

@@ -12,33 +12,29 @@ import (
 	"ringmaster/pkg/topology"
 )
 
-// No label has more values than there are backends, or kinds and states of
-// operations.
-var (
-	openDescription = prometheus.NewDesc("ringmaster_operations_open",
-		"Operations that have not ended.", []string{"kind", "state"}, nil)
-	endedDescription = prometheus.NewDesc("ringmaster_operations_ended",
-		"Operations that have ended, among the newest that this process remembers.", []string{"kind", "state"}, nil)
-	upDescription = prometheus.NewDesc("ringmaster_backend_up",
-		"Whether the backend answered the last ping.", []string{"circle", "backend"}, nil)
-	storesDescription = prometheus.NewDesc("ringmaster_backend_stores",
-		"Whether the backend stored and gave back the last point that was written to it; absent when none was.", []string{"circle", "backend"}, nil)
-	ageDescription = prometheus.NewDesc("ringmaster_backend_probe_age_seconds",
-		"How long ago the last ping of the backend was.", []string{"circle", "backend"}, nil)
-	measurementsDescription = prometheus.NewDesc("ringmaster_backend_measurements",
-		"Measurements that the backend held when /health was last asked, by whether it owns them.", []string{"circle", "backend", "place"}, nil)
-	epochDescription = prometheus.NewDesc("ringmaster_topology_epoch",
-		"The epoch of the topology that this process works with.", nil, nil)
-)
+// description makes the name of a metric. No label has more values than there are
+// backends, or kinds and states of operations.
+func description(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("ringmaster_"+name, help, labels, nil)
+}
 
 // operationMetrics counts operations by kind and state.
 type operationMetrics struct {
-	list func(f operation.Filter, cursor string, limit int) ([]operation.Operation, string, error)
+	list        func(f operation.Filter, cursor string, limit int) ([]operation.Operation, string, error)
+	open, ended *prometheus.Desc
 }
 
-func (operationMetrics) Describe(ch chan<- *prometheus.Desc) {
-	ch <- openDescription
-	ch <- endedDescription
+func newOperationMetrics(list func(operation.Filter, string, int) ([]operation.Operation, string, error)) operationMetrics {
+	return operationMetrics{
+		list:  list,
+		open:  description("operations_open", "Operations that have not ended.", "kind", "state"),
+		ended: description("operations_ended", "Operations that have ended, among the newest that this process remembers.", "kind", "state"),
+	}
+}
+
+func (m operationMetrics) Describe(ch chan<- *prometheus.Desc) {
+	ch <- m.open
+	ch <- m.ended
 }
 
 // pageOfOperations is how many operations are looked at a time.
@@ -57,11 +53,11 @@ func (m operationMetrics) Collect(ch chan<- prometheus.Metric) {
 		cursor, more = next, next != ""
 	}
 	for labels, n := range counts {
-		description := openDescription
+		d := m.open
 		if operation.State(labels[1]).Terminal() {
-			description = endedDescription
+			d = m.ended
 		}
-		ch <- prometheus.MustNewConstMetric(description, prometheus.GaugeValue, float64(n), labels[0], labels[1])
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n), labels[0], labels[1])
 	}
 }
 
@@ -72,10 +68,25 @@ type backendMetrics struct {
 	status   func(context.Context) map[string]health.Status
 	known    func(context.Context) map[string]health.Load
 	now      func() time.Time
+
+	epoch, up, stores, age, measurements *prometheus.Desc
 }
 
-func (backendMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{upDescription, storesDescription, ageDescription, measurementsDescription, epochDescription} {
+func newBackendMetrics(t health.Topology, p *health.Prober, c *health.Census, now func() time.Time) backendMetrics {
+	return backendMetrics{
+		topology: t.Current, status: p.Backends, known: c.Known, now: now,
+		epoch: description("topology_epoch", "The epoch of the topology that this process works with."),
+		up:    description("backend_up", "Whether the backend answered the last ping.", "circle", "backend"),
+		stores: description("backend_stores",
+			"Whether the backend stored and gave back the last point that was written to it; absent when none was.", "circle", "backend"),
+		age: description("backend_probe_age_seconds", "How long ago the last ping of the backend was.", "circle", "backend"),
+		measurements: description("backend_measurements",
+			"Measurements that the backend held when /health was last asked, by whether it owns them.", "circle", "backend", "place"),
+	}
+}
+
+func (m backendMetrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{m.epoch, m.up, m.stores, m.age, m.measurements} {
 		ch <- d
 	}
 }
@@ -88,30 +99,30 @@ func (m backendMetrics) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	gauge(epochDescription, float64(t.Epoch))
+	gauge(m.epoch, float64(t.Epoch))
 	status, known, now := m.status(context.Background()), m.known(context.Background()), m.now()
 	for _, c := range t.Circles {
 		for _, b := range c.Backends {
-			s, labels := status[b.URL], []string{strconv.Itoa(c.ID), b.Name}
+			s, circle := status[b.URL], strconv.Itoa(c.ID)
 			if s.CheckedAt.IsZero() {
 				continue
 			}
-			gauge(upDescription, truth(s.Active), labels...)
-			gauge(ageDescription, now.Sub(s.CheckedAt).Seconds(), labels...)
+			gauge(m.up, truth(s.Active), circle, b.Name)
+			gauge(m.age, now.Sub(s.CheckedAt).Seconds(), circle, b.Name)
 			if s.Writes != health.WritesUnknown {
-				gauge(storesDescription, truth(s.Writes == health.WritesStored), labels...)
+				gauge(m.stores, truth(s.Writes == health.WritesStored), circle, b.Name)
 			}
 			l := known[b.Name]
 			if l.Databases == nil {
 				continue
 			}
-			in, out := 0, 0
+			owned, others := 0, 0
 			for _, n := range l.Databases {
-				in += n.InPlace
-				out += n.Measurements - n.InPlace
+				owned += n.InPlace
+				others += n.Measurements - n.InPlace
 			}
-			gauge(measurementsDescription, float64(in), append(labels, "right")...)
-			gauge(measurementsDescription, float64(out), append(labels, "wrong")...)
+			gauge(m.measurements, float64(owned), circle, b.Name, "right")
+			gauge(m.measurements, float64(others), circle, b.Name, "wrong")
 		}
 	}
 }

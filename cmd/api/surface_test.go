@@ -261,7 +261,7 @@ func TestTLS(t *testing.T) {
 				return conn.(*tls.Conn).ConnectionState(), nil
 			}
 			for v := uint16(tls.VersionTLS10); v <= tls.VersionTLS13; v++ {
-				state, err := shake(&tls.Config{MinVersion: v, MaxVersion: v}) //nolint:gosec // the old ones are what is tried
+				state, err := shake(&tls.Config{MinVersion: v, MaxVersion: v})
 				spoken := false
 				for _, s := range c.spoken {
 					spoken = spoken || s == v
@@ -274,10 +274,10 @@ func TestTLS(t *testing.T) {
 				}
 			}
 			if c.refused != 0 {
-				_, err := shake(&tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{c.refused}}) //nolint:gosec // likewise
+				_, err := shake(&tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{c.refused}})
 				require.ErrorContains(t, err, "handshake failure")
 			}
-			transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS10}} //nolint:gosec // likewise
+			transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS10}}
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/ping", nil)
 			require.NoError(t, err)
 			res, err := transport.RoundTrip(req)

@@ -151,6 +151,7 @@ func TestAWorkerJoinsServesHealthAndLeaves(t *testing.T) {
 	code, body = get(t, url+"/metrics")
 	require.Equal(t, http.StatusOK, code)
 	require.Contains(t, body, "process_resident_memory_bytes")
+	require.Contains(t, body, "ringmaster_build_info{")
 	code, _ = get(t, url+"/other")
 	require.Equal(t, http.StatusNotFound, code)
 	require.Eventually(t, func() bool {

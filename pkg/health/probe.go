@@ -156,8 +156,8 @@ func reason(err error) string {
 	return err.Error()
 }
 
-func contains(text string, any []string) bool {
-	for _, words := range any {
+func contains(text string, some []string) bool {
+	for _, words := range some {
 		if strings.Contains(text, words) {
 			return true
 		}

@@ -9,7 +9,6 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -262,5 +261,5 @@ func TestABackendThatMayNotBeWrittenToIsOnlyPinged(t *testing.T) {
 	w.Store(revised)
 	eventually(t, p, server.URL(), stored)
 	require.NotContains(t, l.text(), "secret")
-	require.False(t, strings.Contains(l.text(), "WARN"), l.text())
+	require.NotContains(t, l.text(), "WARN")
 }

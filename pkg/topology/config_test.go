@@ -384,12 +384,12 @@ func TestSamples(t *testing.T) {
 
 	for _, name := range []string{"sample-2.4.7-encrypted.good.json", "sample-2.5.12-encrypted.good.json"} {
 		c := parseFile(t, name)
-		require.True(t, admin == c.Credentials, name)
+		require.Equal(t, admin, c.Credentials, name)
 		require.True(t, c.PingAuthEnabled, name)
 
 		for _, circle := range c.Circles {
 			for _, b := range circle.Backends {
-				require.True(t, admin == b.Credentials, b.Name)
+				require.Equal(t, admin, b.Credentials, b.Name)
 			}
 		}
 	}

@@ -2,7 +2,7 @@ package influxproxy
 
 import (
 	"net/http"
-	"net/http/pprof" //nolint:gosec // what it registers by itself is never served; below it is, to those who may
+	"net/http/pprof" // what it registers by itself is served nowhere
 	profiles "runtime/pprof"
 	"strings"
 

@@ -48,15 +48,15 @@ func (rm *room) loads(c *gin.Context, t *topology.Topology) map[string]BackendLo
 		return map[string]BackendLoad{}
 	}
 	all := rm.Loads.Loads(c.Request.Context())
-	now, oldest, any := rm.Now(), time.Duration(0), false
+	now, oldest, known := rm.Now(), time.Duration(0), false
 	for _, circle := range t.Circles {
 		for _, b := range circle.Backends {
 			if l := all[b.Name]; !l.TakenAt.IsZero() {
-				oldest, any = max(oldest, now.Sub(l.TakenAt)), true
+				oldest, known = max(oldest, now.Sub(l.TakenAt)), true
 			}
 		}
 	}
-	if any {
+	if known {
 		c.Header(loadAgeHeader, strconv.FormatFloat(oldest.Seconds(), 'f', 3, 64))
 	}
 	return all
