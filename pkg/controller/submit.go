@@ -51,7 +51,7 @@ var errAgain = errors.New("the same request is being submitted by another proces
 // caller that goes away in the middle stops nothing: what is begun is ended.
 //
 // Refusals are *operation.InvalidError, *operation.NotImplementedError,
-// *operation.ScopeHeldError and operation.ErrKeyReused.
+// *operation.ScopeHeldError, *operation.FlaggedError and operation.ErrKeyReused.
 func (s *Intake) Submit(ctx context.Context, r operation.Request) (accepted operation.Operation, created bool, err error) {
 	op, err := s.prepare(r)
 	if err != nil {
@@ -189,12 +189,17 @@ func orAgain(err error) error {
 // removed now is taken up or swept later.
 func (s *Intake) take(ctx context.Context, r operation.Request, record ledger.Versioned[operation.Operation], key *ledger.Claim) error {
 	op := record.Value
-	refusal := s.Ledger.Accept(ctx, &op)
+	refusal := s.flagged(ctx, &op)
+	if refusal == nil {
+		refusal = s.Ledger.Accept(ctx, &op)
+	}
 	if refusal == nil {
 		return nil
 	}
 	var held *operation.ScopeHeldError
-	if !errors.As(refusal, &held) {
+	var flagged *operation.FlaggedError
+	certain := errors.As(refusal, &held) || errors.As(refusal, &flagged)
+	if !certain {
 		// Perhaps only the answer was lost.
 		accepted, err := s.accepted(ctx, op.ID)
 		if accepted {
@@ -211,10 +216,31 @@ func (s *Intake) take(ctx context.Context, r operation.Request, record ledger.Ve
 	case err == nil && key != nil:
 		err = s.Ledger.ReleaseKey(ctx, r.IdempotencyKey, *key)
 	}
-	if held != nil {
+	if certain {
 		return refusal
 	}
 	return errors.Join(refusal, err)
+}
+
+// flagged refuses an operation whose circles a person has set to migrating, or
+// everything to resyncing. What takes no scope disturbs nobody.
+func (s *Intake) flagged(ctx context.Context, op *operation.Operation) error {
+	if len(op.Scope) == 0 {
+		return nil
+	}
+	flags, err := s.Ledger.Flags(ctx)
+	if err != nil {
+		return err
+	}
+	for _, circle := range flags.Value.Migrating {
+		if slices.Contains(op.Scope, operation.CircleScope(circle)) {
+			return &operation.FlaggedError{Circle: circle}
+		}
+	}
+	if flags.Value.Resyncing {
+		return &operation.FlaggedError{Resyncing: true}
+	}
+	return nil
 }
 
 // confirm makes sure that an operation whose scopes are taken has its record, and

@@ -361,3 +361,31 @@ func TestAReleasedKeyIsNotAnothers(t *testing.T) {
 	require.ErrorContains(t, err, "opening the digest")
 	require.Zero(t, r.records())
 }
+
+// TestFlagsSetByHandHoldOperationsUp, whichever way they are submitted; a dry run
+// takes no scope and goes by.
+func TestFlagsSetByHandHoldOperationsUp(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, ttl)
+	require.NoError(t, r.atlas.SetMigrating(t.Context(), 0, true))
+	q := request(add)
+	q.IdempotencyKey = "again"
+	var flagged *operation.FlaggedError
+	_, _, err := r.intake.Submit(t.Context(), q)
+	require.ErrorAs(t, err, &flagged)
+	require.Equal(t, operation.FlaggedError{Circle: 0}, *flagged)
+	require.Zero(t, r.records(), "a refused request leaves nothing")
+	dry := q
+	dry.DryRun, dry.IdempotencyKey = true, ""
+	_, _, err = r.intake.Submit(t.Context(), dry)
+	require.NoError(t, err)
+	require.NoError(t, r.atlas.SetMigrating(t.Context(), 0, false))
+	require.NoError(t, r.atlas.SetResyncing(t.Context(), true))
+	_, _, err = r.intake.Submit(t.Context(), q)
+	require.ErrorAs(t, err, &flagged)
+	require.True(t, flagged.Resyncing)
+	require.NoError(t, r.atlas.SetResyncing(t.Context(), false))
+	_, created, err := r.intake.Submit(t.Context(), q)
+	require.NoError(t, err)
+	require.True(t, created, "the key was given back")
+}

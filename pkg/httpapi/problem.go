@@ -58,6 +58,7 @@ func ProblemOf(err error, now time.Time) (Problem, bool) {
 	var (
 		invalid *operation.InvalidError
 		held    *operation.ScopeHeldError
+		flagged *operation.FlaggedError
 		missing *operation.NotImplementedError
 		tooBig  *http.MaxBytesError
 	)
@@ -69,6 +70,8 @@ func ProblemOf(err error, now time.Time) (Problem, bool) {
 		}, true
 	case errors.As(err, &held):
 		return heldProblem(held, now), true
+	case errors.As(err, &flagged):
+		return Problem{Status: http.StatusConflict, Code: "flagged_by_hand", Detail: flagged.Error(), Hint: flagged.Hint()}, true
 	case errors.As(err, &missing):
 		return Problem{Status: http.StatusNotImplemented, Code: "not_implemented", Detail: missing.Error()}, true
 	case errors.Is(err, operation.ErrKeyReused):

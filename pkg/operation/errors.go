@@ -35,3 +35,27 @@ func (e *ScopeHeldError) Error() string {
 	return fmt.Sprintf("%s is held by %s operation %s (%s since %s)",
 		e.Scope, e.Kind, e.HolderID, e.State, e.Since.UTC().Format(time.RFC3339))
 }
+
+// FlaggedError refuses a request because of a flag that a person has set by hand,
+// which only a person takes back.
+type FlaggedError struct {
+	// Circle is the circle that counts as migrating, unless Resyncing is what is
+	// set.
+	Circle    int
+	Resyncing bool
+}
+
+func (e *FlaggedError) Error() string {
+	if e.Resyncing {
+		return "the cluster is set to resyncing by hand"
+	}
+	return fmt.Sprintf("circle %d is set to migrating by hand", e.Circle)
+}
+
+// Hint says how the flag is taken back.
+func (e *FlaggedError) Hint() string {
+	if e.Resyncing {
+		return "POST /migrate/state?resyncing=false takes that back"
+	}
+	return fmt.Sprintf("POST /migrate/state?circle_id=%d&migrating=false takes that back", e.Circle)
+}

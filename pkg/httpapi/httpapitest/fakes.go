@@ -110,10 +110,34 @@ func (b *Backend) Submitted() []operation.Request {
 	return slices.Clone(b.Requests)
 }
 
-// Submit records the request and accepts it, unless SubmitErr is set.
+// flagged is what a flag set by hand refuses; as the intake does, whether or not
+// the flags can be read.
+func (b *Backend) flagged(r operation.Request) error {
+	p, err := operation.ParseMove(r.Kind, r.Parameters)
+	switch {
+	case err != nil || r.DryRun:
+		return nil
+	case b.FlagsErr != nil:
+		return b.FlagsErr
+	}
+	for _, circle := range p.Circles(len(b.Cluster.Circles)) {
+		if slices.Contains(b.MigratingCircles, circle) {
+			return &operation.FlaggedError{Circle: circle}
+		}
+	}
+	if b.ResyncingFlag {
+		return &operation.FlaggedError{Resyncing: true}
+	}
+	return nil
+}
+
+// Submit records the request and accepts it, unless SubmitErr or a flag is set.
 func (b *Backend) Submit(_ context.Context, r operation.Request) (operation.Operation, bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if err := b.flagged(r); err != nil {
+		return operation.Operation{}, false, err
+	}
 	b.Requests = append(b.Requests, r)
 	if b.SubmitErr != nil {
 		return operation.Operation{}, false, b.SubmitErr

@@ -24,7 +24,7 @@ import (
 
 // Submitter accepts operations. A nil error means that the operation is durable.
 // The errors that are refusals are *operation.InvalidError,
-// *operation.ScopeHeldError, *operation.NotImplementedError and
+// *operation.ScopeHeldError, *operation.FlaggedError, *operation.NotImplementedError and
 // operation.ErrKeyReused; they start nothing.
 type Submitter interface {
 	Submit(ctx context.Context, r operation.Request) (op operation.Operation, created bool, err error)

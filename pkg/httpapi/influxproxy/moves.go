@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -61,18 +60,6 @@ func (rm *room) start(v verb) gin.HandlerFunc {
 			return
 		}
 		r.RequestedBy, r.Origin = rm.principal(), c.ClientIP()
-		// A plan without a run disturbs nobody, so nothing is in its way.
-		if !r.DryRun {
-			busy, err := rm.flagged(c, move, t)
-			if err != nil {
-				rm.unavailable(c, "reading the flags", err)
-				return
-			}
-			if busy != "" {
-				fail(c, http.StatusConflict, busy)
-				return
-			}
-		}
 		op, _, err := rm.Submitter.Submit(c.Request.Context(), r)
 		if err != nil {
 			rm.refuseSubmit(c, move, t, err)
@@ -152,24 +139,6 @@ func circleBusy(m operation.Move, circle int) string {
 	return fmt.Sprintf("circle %d is migrating", circle)
 }
 
-// flagged returns the sentence for what a person has set by hand and is in the
-// way of a move, or "".
-func (rm *room) flagged(c *gin.Context, m operation.Move, t *topology.Topology) (string, error) {
-	migrating, resyncing, err := rm.Flags.Flags(c.Request.Context())
-	if err != nil {
-		return "", err
-	}
-	for _, circle := range m.Circles(len(t.Circles)) {
-		if slices.Contains(migrating, circle) {
-			return circleBusy(m, circle), nil
-		}
-	}
-	if resyncing {
-		return proxyBusy, nil
-	}
-	return "", nil
-}
-
 // held returns the sentence for an operation that is in the way of a move.
 func held(h *operation.ScopeHeldError, m operation.Move, t *topology.Topology) string {
 	if h.Kind == operation.KindResync {
@@ -188,6 +157,7 @@ func held(h *operation.ScopeHeldError, m operation.Move, t *topology.Topology) s
 func (rm *room) refuseSubmit(c *gin.Context, m operation.Move, t *topology.Topology, err error) {
 	var (
 		holder  *operation.ScopeHeldError
+		flagged *operation.FlaggedError
 		invalid *operation.InvalidError
 		later   *operation.NotImplementedError
 	)
@@ -197,6 +167,10 @@ func (rm *room) refuseSubmit(c *gin.Context, m operation.Move, t *topology.Topol
 		pointTo(c, holder.HolderID)
 		c.Header(errorHeader, busy)
 		sentence(c, http.StatusConflict, busy+"\noperation "+holder.HolderID)
+	case errors.As(err, &flagged) && flagged.Resyncing:
+		fail(c, http.StatusConflict, proxyBusy)
+	case errors.As(err, &flagged):
+		fail(c, http.StatusConflict, circleBusy(m, flagged.Circle))
 	case errors.As(err, &invalid):
 		refuseWith(c, translate(err))
 	case errors.As(err, &later):

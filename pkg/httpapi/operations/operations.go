@@ -19,7 +19,7 @@ import (
 
 // Submitter accepts operations. A nil error means that the operation is durable.
 // The errors that are refusals are *operation.InvalidError,
-// *operation.ScopeHeldError, *operation.NotImplementedError and
+// *operation.ScopeHeldError, *operation.FlaggedError, *operation.NotImplementedError and
 // operation.ErrKeyReused; they start nothing. created is false when the
 // idempotency key belongs to an operation that existed already.
 type Submitter interface {
