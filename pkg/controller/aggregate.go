@@ -236,6 +236,17 @@ func (a *aggregate) progress(now time.Time) operation.Progress {
 	for _, mv := range a.plan.Moves {
 		toMove[mv.From] += mv.Measurements
 	}
+	for i := range toMove {
+		// One that goes to several destinations is in several moves.
+		b := &a.plan.Backends[i]
+		toMove[i] = min(toMove[i], b.Measurements-b.InPlace)
+	}
+	if len(a.measurements) > 0 {
+		clear(toMove)
+		for i := range a.measurements {
+			toMove[a.measurements[i].from]++
+		}
+	}
 	for i := range a.plan.Backends {
 		b := &a.plan.Backends[i]
 		row := operation.BackendProgress{Name: b.Name, InPlace: b.InPlace, Moved: moved[i]}

@@ -356,7 +356,11 @@ func (t *turn) finish(ctx context.Context, state operation.State, v *operation.V
 	if err != nil {
 		return err
 	}
-	doc, err := t.ledger.PutDocument(ctx, op.ID, "report", v.Report(op.ID, p.Tuned().Depth))
+	depth := p.Tuned().Depth
+	if op.Kind == operation.KindClear {
+		depth = operation.DepthDigest // whatever is dropped was compared point by point
+	}
+	doc, err := t.ledger.PutDocument(ctx, op.ID, "report", v.Report(op.ID, depth))
 	if err != nil {
 		return err
 	}

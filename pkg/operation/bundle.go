@@ -51,6 +51,8 @@ type Bundler struct {
 	// measurements are indexes into list, notListed for those beyond its bound.
 	measurements map[moving]int32
 	list         []PlanMeasurement
+	// to are the destinations of each source.
+	to map[int][]int
 }
 
 const notListed = -1
@@ -69,7 +71,7 @@ func NewBundler(b Budget, total int64, put func(chunk int, slices []Slice) (Docu
 	}
 	return &Bundler{
 		budget: b, target: target, put: put, moves: map[[2]int]*PlanMove{},
-		databases: map[string]struct{}{}, measurements: map[moving]int32{},
+		databases: map[string]struct{}{}, measurements: map[moving]int32{}, to: map[int][]int{},
 	}
 }
 
@@ -81,6 +83,7 @@ func (b *Bundler) Add(c Candidate) error {
 		move = &PlanMove{From: c.From, To: c.To}
 		b.moves[pair] = move
 		b.order = append(b.order, pair)
+		b.to[c.From] = append(b.to[c.From], c.To)
 	}
 	key := moving{c.From, c.To, c.Database, c.Measurement}
 	at, ok := b.measurements[key]
@@ -89,6 +92,9 @@ func (b *Bundler) Add(c Candidate) error {
 		if len(b.list) < MaxPlanMeasurements {
 			at = int32(len(b.list))
 			b.list = append(b.list, PlanMeasurement{From: c.From, To: c.To, Database: c.Database, Measurement: c.Measurement})
+		}
+		if !b.knows(key) {
+			b.totals.Measurements++
 		}
 		b.measurements[key] = at
 		b.databases[c.Database] = struct{}{}
@@ -111,6 +117,17 @@ func (b *Bundler) Add(c Candidate) error {
 		}
 	}
 	return nil
+}
+
+// knows reports whether the measurement goes somewhere else from the same source,
+// too.
+func (b *Bundler) knows(key moving) bool {
+	for _, key.to = range b.to[key.from] {
+		if _, ok := b.measurements[key]; ok {
+			return true
+		}
+	}
+	return false
 }
 
 func (b *Bundler) addSlice(c Candidate, s Slice) error {
@@ -179,6 +196,6 @@ func (b *Bundler) Finish(p *Plan) error {
 	p.Measurements, p.MeasurementsLeftOut = b.list, len(b.measurements)-len(b.list)
 	p.Totals = b.totals
 	p.Totals.Tasks = len(b.tasks)
-	p.Totals.Databases, p.Totals.Measurements = len(b.databases), len(b.measurements)
+	p.Totals.Databases = len(b.databases)
 	return nil
 }

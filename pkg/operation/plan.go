@@ -65,7 +65,8 @@ type PlanRef struct {
 
 // PlanTotals sums a plan up.
 type PlanTotals struct {
-	Databases    int `json:"databases"`
+	Databases int `json:"databases"`
+	// Measurements counts those of each source once, wherever they go.
 	Measurements int `json:"measurements"`
 	Slices       int `json:"slices"`
 	Tasks        int `json:"tasks"`
