@@ -59,12 +59,14 @@ func leftover(dir, backend string) string {
 // delivered reads how much of a file of that size is done with. What cannot be
 // read or cannot be true counts as nothing.
 func delivered(path string, size int64) int64 {
-	raw, err := os.ReadFile(path)
-	if err != nil || len(raw) < 8 {
+	file, err := os.Open(path)
+	if err != nil {
 		return 0
 	}
-	if n := int64(binary.BigEndian.Uint64(raw)); n >= 0 && n <= size {
-		return n
+	defer file.Close()
+	var n int64
+	if err := binary.Read(file, binary.BigEndian, &n); err != nil || n < 0 || n > size {
+		return 0
 	}
-	return 0
+	return n
 }
