@@ -40,8 +40,8 @@ type proof struct {
 // time from which on it keeps points.
 type unitPart struct {
 	operation.Slice
-	// source is what the proof has seen there, owner what the owner had just
-	// before. They are empty for an expired part.
+	// source is what the proof has seen there, owner what the owner had at that
+	// time. They are empty for an expired part.
 	source, owner census
 	points        int64
 }
@@ -332,21 +332,7 @@ func (d *dropper) compareParts(ctx context.Context, live []livePart, byField boo
 	if len(chosen) == 0 {
 		return nil
 	}
-	// The owner is counted first: whatever it loses from now on is noticed when
-	// it is counted again.
-	owner, err := d.takeCensus(ctx, d.destination, all, byField)
-	if err != nil {
-		return err
-	}
-	var h hasher
-	seen := make([]operation.Evidence, len(all))
-	diffs, err := d.compare(ctx, all, &comparison{seen: func(p *point) error {
-		if p.newSeries {
-			h.setSeries(p.series, p.fields)
-		}
-		h.row(&seen[p.slice], p.ns, p.values)
-		return nil
-	}})
+	seen, owner, diffs, err := d.lookAtBoth(ctx, all, byField)
 	if err != nil {
 		return err
 	}
@@ -366,6 +352,45 @@ func (d *dropper) compareParts(ctx context.Context, live []livePart, byField boo
 		}
 	}
 	return nil
+}
+
+// lookAtBoth compares slices point by point. It returns what it has seen at the
+// source, and what the owner has, either by what the comparison has seen there,
+// which holds when nothing differs, or, field by field, by a count of its own.
+func (d *dropper) lookAtBoth(ctx context.Context, all []operation.Slice, byField bool) ([]operation.Evidence, []census, []difference, error) {
+	seen, more := make([]operation.Evidence, len(all)), make([]operation.Evidence, len(all))
+	c := comparison{seen: addTo(seen), returned: addTo(more)}
+	var owner []census
+	if byField {
+		// Counted first, so that whatever it loses from now on is noticed when it is
+		// counted again.
+		var err error
+		if owner, err = d.takeCensus(ctx, d.destination, all, true); err != nil {
+			return nil, nil, nil, err
+		}
+		c.returned = nil
+	}
+	diffs, err := d.compare(ctx, all, &c)
+	if err != nil || byField {
+		return seen, owner, diffs, err
+	}
+	owner = make([]census, len(all))
+	for i := range owner {
+		owner[i] = census{sum: seen[i].Counts + more[i].Counts, values: seen[i].Values + more[i].Values}
+	}
+	return seen, owner, diffs, nil
+}
+
+// addTo returns what adds points to the evidence of their slices.
+func addTo(evidence []operation.Evidence) func(*point) error {
+	var h hasher
+	return func(p *point) error {
+		if p.newSeries {
+			h.setSeries(p.series, p.fields)
+		}
+		h.row(&evidence[p.slice], p.ns, p.values)
+		return nil
+	}
 }
 
 // policyHash sets the evidence of policies apart.
