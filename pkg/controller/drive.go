@@ -330,7 +330,7 @@ func (t *turn) nothingToDo(plan *operation.Plan) *operation.Result {
 	}
 	note := fmt.Sprintf("nothing to do: all %d measurements on %d backends are where they belong", measurements, len(plan.Backends))
 	if measurements == 0 {
-		note = fmt.Sprintf("nothing to do: %d backends hold no measurement", len(plan.Backends))
+		note = fmt.Sprintf("nothing to do: no measurement was found on %d backends", len(plan.Backends))
 	} else if kind := t.record.Value.Kind; kind == operation.KindRecovery || kind == operation.KindResync {
 		note = fmt.Sprintf("nothing to do: of %d measurements none has a point to be copied", measurements)
 	}
