@@ -34,7 +34,7 @@ func DumpEndpoint(ctx context.Context, e influx.Endpoint) (map[Place]Points, err
 	if err != nil {
 		return nil, err
 	}
-	all := map[Place]Points{}
+	held := map[Place]Points{}
 	databases, err := c.Databases(ctx)
 	if err != nil {
 		return nil, err
@@ -44,44 +44,62 @@ func DumpEndpoint(ctx context.Context, e influx.Endpoint) (map[Place]Points, err
 			if err != nil {
 				return nil, err
 			}
+			var all []influx.Selection
 			for _, g := range groups {
-				if g.Database != db {
-					continue
+				if g.Database == db {
+					all = append(all, influx.Selection{
+						Database: db, RetentionPolicy: g.RetentionPolicy, Measurement: name,
+						Window: influx.Window{From: g.From, To: g.To, Last: g.ToInclusive},
+					})
 				}
-				place := Place{db, g.RetentionPolicy, name}
-				err := dumpGroup(ctx, c, place, influx.Window{From: g.From, To: g.To, Last: g.ToInclusive}, all)
-				if err != nil {
+			}
+			for some := range slices.Chunk(all, statementsAtOnce) {
+				if err := dumpSelections(ctx, c, some, held); err != nil {
 					return nil, err
 				}
 			}
 		}
 	}
-	return all, nil
+	return held, nil
 }
 
-func dumpGroup(ctx context.Context, c *influx.Client, at Place, w influx.Window, all map[Place]Points) error {
-	rows, err := c.Read(ctx, []influx.Selection{{Database: at.Database, RetentionPolicy: at.RetentionPolicy, Measurement: at.Measurement, Window: w}})
+// statementsAtOnce is how many windows one request reads.
+const statementsAtOnce = 200
+
+func dumpSelections(ctx context.Context, c *influx.Client, some []influx.Selection, held map[Place]Points) error {
+	rows, err := c.Read(ctx, some)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
+	series := ""
 	for rows.Next() {
-		var series strings.Builder
-		for _, t := range rows.Series().Tags {
-			fmt.Fprintf(&series, "%q=%q,", t.Key, t.Value)
+		if rows.NewSeries() {
+			series = seriesKey(rows.Series())
 		}
+		from := &some[rows.Statement()]
+		at := Place{from.Database, from.RetentionPolicy, from.Measurement}
 		for i, v := range rows.Values() {
 			if v.Kind == lineproto.Null {
 				continue
 			}
-			if all[at] == nil {
-				all[at] = Points{}
+			if held[at] == nil {
+				held[at] = Points{}
 			}
-			key := fmt.Sprintf("%s %q %d", series.String(), rows.Fields()[i], rows.Time())
-			all[at][key] = fmt.Sprintf("%s %x %q", v.Kind, v.Num, v.Str)
+			key := fmt.Sprintf("%s %q %d", series, rows.Fields()[i], rows.Time())
+			held[at][key] = fmt.Sprintf("%s %x %q", v.Kind, v.Num, v.Str)
 		}
 	}
 	return rows.Err()
+}
+
+// seriesKey writes the tags of a series.
+func seriesKey(s *lineproto.Series) string {
+	var b strings.Builder
+	for _, t := range s.Tags {
+		fmt.Fprintf(&b, "%q=%q,", t.Key, t.Value)
+	}
+	return b.String()
 }
 
 // Diff lists, up to a bound, what the points of want lack or differ in at have.
