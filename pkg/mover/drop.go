@@ -380,8 +380,7 @@ func (d *dropper) remove(ctx context.Context, p *proof) error {
 	if err := d.job.Guard(); err != nil {
 		return err
 	}
-	s := &p.unit
-	err := d.source.Delete(ctx, s.Database, s.Measurement, selection(s).Window)
+	err := d.source.Delete(ctx, p.unit.Database, p.unit.Measurement, p.window())
 	if err != nil && !influx.IsTransient(err) {
 		return err
 	}
@@ -402,10 +401,9 @@ func (d *dropper) remove(ctx context.Context, p *proof) error {
 		"%d points were dropped, and after that %d points are there, which came meanwhile", p.before.Rows, left)}}
 }
 
-// left counts what the source has of a unit, that which retention no longer admits
-// included.
+// left counts what the source has of a unit and retention admits.
 func (d *dropper) left(ctx context.Context, p *proof) (int64, error) {
-	all, _ := p.read(true)
+	all, _ := p.live()
 	points, err := d.source.Totals(ctx, selections(all))
 	sum := int64(0)
 	for _, n := range points {

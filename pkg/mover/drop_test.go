@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -169,12 +170,12 @@ func TestClearExpired(t *testing.T) {
 			now := time.Now().UnixNano()
 			c.operation.CreatedAt = c.operation.CreatedAt.Add(v.later)
 			c.both("CREATE DATABASE db", "", "")
-			expired, live := 0, 0
+			expired, live := []string{}, 0
 			for i := range int64(60) {
 				line := fmt.Sprintf("m,k=a v=%di %d", i, now-i*24*hour-hour/2)
 				c.source.WriteLines("db", "", line)
 				if now-i*24*hour-hour/2 < c.operation.CreatedAt.UnixNano()-v.hours*hour {
-					expired++ // the owner need not have it
+					expired = append(expired, "autogen "+line+"\n") // the owner need not have it
 					continue
 				}
 				c.destination.WriteLines("db", "", line)
@@ -185,10 +186,61 @@ func TestClearExpired(t *testing.T) {
 			require.NoError(t, r.err)
 			require.EqualValues(t, live, r.report.Dropped.Points)
 			require.EqualValues(t, live, r.task.Points.Dropped)
-			require.EqualValues(t, expired, r.report.Expired)
-			require.Empty(t, dump(t, c.source.URL(), "db"))
+			require.EqualValues(t, len(expired), r.report.Expired)
+			slices.Sort(expired)
+			require.Equal(t, expired, dump(t, c.source.URL(), "db"), "left to retention")
 			require.True(t, r.report.Equal)
 		})
+	}
+}
+
+// TestClearExpiredInOnePolicy: a delete is of all policies, so that what has expired
+// in one goes with what another still keeps, and no more than that.
+func TestClearExpiredInOnePolicy(t *testing.T) {
+	t.Parallel()
+	c := newClearEnv(t)
+	const hour = int64(time.Hour)
+	monday := time.Now().UTC().Truncate(7 * 24 * time.Hour).UnixNano()
+	// Three windows of a week: far in the past, under the cutoff, and this one.
+	c.operation.CreatedAt = time.Unix(0, monday+3*24*hour)
+	c.both("CREATE DATABASE db; CREATE RETENTION POLICY ever ON db DURATION INF REPLICATION 1 SHARD DURATION 7d", "", "")
+	for _, h := range []int64{-8 * 24, -30, -20, -10, 2} {
+		c.source.WriteLines("db", "", fmt.Sprintf("m v=1i %d", monday+h*hour))
+		if h > -24 {
+			c.destination.WriteLines("db", "", fmt.Sprintf("m v=1i %d", monday+h*hour))
+		}
+	}
+	c.both("", "ever", fmt.Sprintf("m v=1i %d", monday-25*hour))
+	c.source.Exec("ALTER RETENTION POLICY autogen ON db DURATION 96h SHARD DURATION 24h")
+	r := c.clear()
+	require.NoError(t, r.err)
+	require.EqualValues(t, 4, r.report.Dropped.Points)
+	require.EqualValues(t, 2, r.report.Expired)
+	require.Equal(t, []string{fmt.Sprintf("autogen m v=1i %d\n", monday-8*24*hour)}, dump(t, c.source.URL(), "db"))
+	require.True(t, r.report.Equal)
+}
+
+// TestClearPointsInTwoRows: where groups overlap a server may answer one point in
+// two rows, and count it twice.
+func TestClearPointsInTwoRows(t *testing.T) {
+	t.Parallel()
+	for _, end := range []string{"source", "owner"} {
+		c := newClearEnv(t)
+		line := fmt.Sprintf("m v=1i %d", at(6, 1))
+		twiceAt, once := c.source, c.destination
+		if end == "owner" {
+			twiceAt, once = once, twiceAt
+		}
+		twice(twiceAt, line, line)
+		once.Exec("CREATE DATABASE db")
+		once.WriteLines("db", "", line)
+		for _, u := range c.units() {
+			if u.Measurement == "m" {
+				r := c.clear(u)
+				require.NoError(t, r.err, end)
+			}
+		}
+		require.NotContains(t, measurementsOf(t, c.source.URL()), "m")
 	}
 }
 
@@ -265,7 +317,7 @@ func TestClearAwkwardNames(t *testing.T) {
 func TestClearBothEndsOfTime(t *testing.T) {
 	t.Parallel()
 	c := newClearEnv(t)
-	c.both("CREATE DATABASE db", "", fmt.Sprintf("m v=1i %d\nm v=2i %d\nm v=3i -1\nm v=4i 0", int64(lineproto.MinTime), int64(lineproto.MaxTime)))
+	c.both("CREATE DATABASE db", "", fmt.Sprintf("m v=1i %d\nm v=2i %d\nm v=3i -1\nm v=4i 0", lineproto.MinTime, lineproto.MaxTime))
 	units := c.units()
 	require.True(t, units[len(units)-1].Last)
 	c.requireCleared(4, units...)

@@ -131,8 +131,8 @@ func (t *transfer) countDropped(ctx context.Context, group []int, of *operation.
 			v.Slices.Equal++
 			v.Slices.ByPoints++
 			v.verified += e.Rows - loss.findings.Expired
-		case e.Rows == 0 && e.Expired == 0:
-			// There was nothing, by count.
+		case e.Rows == 0:
+			// There was nothing to drop, by count.
 			v.Slices.Equal++
 			v.Slices.ByCount++
 			continue
@@ -171,14 +171,15 @@ func (t *transfer) addKept(p operation.Problem, left int64, v *judgement) {
 	v.AddProblem(p)
 }
 
-// leftAt counts what the source has of the units, over all its policies.
+// leftAt counts what the source has of the units, over all its policies, without
+// what retention no longer admits.
 func (t *transfer) leftAt(ctx context.Context, group []int) ([]int64, error) {
 	left := make([]int64, len(group))
 	here, err := t.source.holding(ctx, t.slices[group[0]].Database)
 	if err != nil {
 		return nil, err
 	}
-	all, of := here.spread(pick(t.slices, group))
+	all, of := here.spread(pick(t.slices, group), t.cutoff)
 	points, err := t.source.Totals(ctx, selections(all))
 	for i, n := range points {
 		left[of[i]] += n
@@ -186,14 +187,20 @@ func (t *transfer) leftAt(ctx context.Context, group []int) ([]int64, error) {
 	return left, err
 }
 
-// spread returns units policy by policy, and whose part each one is.
-func (h *holding) spread(units []operation.Slice) (all []operation.Slice, of []int) {
+// spread returns units policy by policy, without what lies before the cutoff of
+// each, and whose part each one is.
+func (h *holding) spread(units []operation.Slice, before func(*influx.RetentionPolicy) cutoff) (all []operation.Slice, of []int) {
 	for i := range units {
 		for n := range h.policies {
-			if policy := h.policies[n].Name; h.mayHold(policy, &units[i]) {
-				s := units[i]
-				s.RetentionPolicy = policy
-				all, of = append(all, s), append(of, i)
+			policy := &h.policies[n]
+			if !h.mayHold(policy.Name, &units[i]) {
+				continue
+			}
+			s := units[i]
+			s.RetentionPolicy, s.Expired = policy.Name, false
+			parts := cutExpired(s, before(policy))
+			if last := parts[len(parts)-1]; !last.Expired {
+				all, of = append(all, last), append(of, i)
 			}
 		}
 	}
@@ -217,7 +224,7 @@ func (t *transfer) lostAt(ctx context.Context, proven []int) (map[int]*loss, err
 	if err != nil {
 		return nil, err
 	}
-	all, of := there.spread(pick(t.slices, proven))
+	all, of := there.spread(pick(t.slices, proven), func(*influx.RetentionPolicy) cutoff { return cutoff{} })
 	counted, err := t.takeCensus(ctx, t.destination, all, false)
 	if err != nil {
 		return nil, err

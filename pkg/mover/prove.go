@@ -46,8 +46,23 @@ type unitPart struct {
 	points        int64
 }
 
-// empty reports whether the source has nothing of the unit.
-func (p *proof) empty() bool { return p.evidence.Rows == 0 && p.evidence.Expired == 0 }
+// empty reports whether there is nothing in the unit to delete. What retention no
+// longer admits is left to retention.
+func (p *proof) empty() bool { return p.evidence.Rows == 0 }
+
+// window is what is deleted: the unit from where the first policy has anything
+// proven. What another one has expired after that goes with it, since a delete is
+// of all policies.
+func (p *proof) window() influx.Window {
+	w := selection(&p.unit).Window
+	w.From = w.To
+	for i := range p.parts {
+		if p.parts[i].points > 0 {
+			w.From = min(w.From, p.parts[i].From)
+		}
+	}
+	return w
+}
 
 // recorded is the evidence as it is stored. What an earlier proof has seen and is
 // not there now was deleted after it.
@@ -72,11 +87,10 @@ func (p *proof) refuse(code, format string, args ...any) {
 	}
 }
 
-// read returns the parts as they are read, without the expired ones when only
-// what is proven matters.
-func (p *proof) read(expired bool) (all []operation.Slice, of []*unitPart) {
+// live returns the parts that are proven, as they are read.
+func (p *proof) live() (all []operation.Slice, of []*unitPart) {
 	for i := range p.parts {
-		if part := &p.parts[i]; expired || !part.Expired {
+		if part := &p.parts[i]; !part.Expired {
 			all, of = append(all, part.Slice), append(of, part)
 		}
 	}
@@ -186,8 +200,8 @@ func (d *dropper) divide(p *proof, here *holding) {
 
 // cutoff is the time before which a policy, when the operation was created, kept
 // nothing any more.
-func (d *dropper) cutoff(p *influx.RetentionPolicy) cutoff {
-	created := d.job.Operation().CreatedAt
+func (t *transfer) cutoff(p *influx.RetentionPolicy) cutoff {
+	created := t.job.Operation().CreatedAt
 	if p.Duration <= 0 || created.IsZero() {
 		return cutoff{}
 	}
@@ -234,7 +248,7 @@ func (d *dropper) countExpired(ctx context.Context, proofs []*proof) error {
 // it is read. That is looked at now, since shard groups may have come up after
 // the plan was made.
 func (d *dropper) checkUnit(ctx context.Context, p *proof, here, there *holding) error {
-	live, _ := p.read(false)
+	live, _ := p.live()
 	for i := range live {
 		s := &live[i]
 		s.Overlap = true
@@ -283,7 +297,7 @@ func (d *dropper) occupied(ctx context.Context, proofs []*proof) ([]livePart, er
 		if p.why != nil {
 			continue
 		}
-		slices, parts := p.read(false)
+		slices, parts := p.live()
 		all = append(all, slices...)
 		for _, part := range parts {
 			candidates = append(candidates, livePart{part, p})
@@ -399,7 +413,7 @@ func policyHash(policy string) uint64 { return fieldHash(0, policy) }
 // unchanged counts a unit again at both ends: the source must have exactly what
 // was proven, in the same policies, and the owner no less than it had.
 func (d *dropper) unchanged(ctx context.Context, p *proof) (bool, error) {
-	live, parts := p.read(false)
+	live, parts := p.live()
 	var ours []operation.Slice
 	var owned []*unitPart
 	for i, part := range parts {
