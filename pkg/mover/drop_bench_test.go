@@ -63,7 +63,7 @@ func BenchmarkClear(b *testing.B) {
 			return nil
 		}
 		b.StartTimer()
-		require.NoError(b, m.RunClear(b.Context(), j, c.clearing))
+		require.NoError(b, m.Run(b.Context(), j))
 		const all = measurements * series * points
 		require.EqualValues(b, all, c.task("d").Points.Dropped)
 		b.ReportMetric(all/proving.Seconds(), "proven/s")

@@ -12,7 +12,6 @@ import (
 
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/lineproto"
-	"ringmaster/pkg/mover"
 	"ringmaster/pkg/operation"
 )
 
@@ -20,14 +19,14 @@ import (
 type clearEnv struct {
 	*env
 
-	clearing mover.Clearing
 	// overlapping groups make a dump tell points twice.
 	overlapping bool
 }
 
 func newClearEnv(t testing.TB) *clearEnv {
 	t.Helper()
-	c := &clearEnv{env: newEnv(t), clearing: mover.Clearing{DropsPerSecond: 10_000}}
+	c := &clearEnv{env: newEnv(t)}
+	c.config.Clearing.DropsPerSecond = 10_000
 	c.operation = operation.Operation{
 		ID: "op", Kind: operation.KindClear, Epoch: 1, Parameters: []byte(`{"circle_id":0}`), CreatedAt: time.Now(),
 	}
@@ -142,7 +141,7 @@ func (c *clearEnv) resume(before func(*job)) cleared {
 	if before != nil {
 		before(r.job)
 	}
-	r.err = c.mover().RunClear(c.t.Context(), r.job, c.clearing)
+	r.err = c.mover().Run(c.t.Context(), r.job)
 	r.task = c.task("d")
 	if errors.As(r.err, &r.failed) {
 		r.task.State, r.task.Error = operation.TaskFailed, r.failed
@@ -155,7 +154,7 @@ func (c *clearEnv) resume(before func(*job)) cleared {
 func (c *clearEnv) verify(r *cleared) {
 	c.t.Helper()
 	c.store(operation.Task{ID: "v", Kind: operation.KindClear, Phase: operation.PhaseVerify, Of: "d", Source: c.from, Destination: c.to})
-	require.NoError(c.t, c.mover().RunClear(c.t.Context(), &job{env: c.env, id: "v"}, c.clearing))
+	require.NoError(c.t, c.mover().Run(c.t.Context(), &job{env: c.env, id: "v"}))
 	v := c.task("v")
 	if v.Verdict == nil {
 		v.Verdict = &operation.Verdict{}

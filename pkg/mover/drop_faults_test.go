@@ -146,10 +146,14 @@ func TestClearOwnerLosesPoints(t *testing.T) {
 func TestClearOwnerDies(t *testing.T) {
 	t.Parallel()
 	c, source, _ := newGatedClear(t)
-	source.on(nth(1, counts, fault{meanwhile: c.destination.Kill}))
 	units := c.units()
 	c.store(operation.Task{ID: "d", Phase: operation.PhaseDrop, Source: c.from, Destination: c.to, Slices: units})
-	r := c.resume(nil)
+	r := c.resume(func(j *job) {
+		j.before = func(*operation.Task) error {
+			c.destination.Kill()
+			return nil
+		}
+	})
 	require.NotNil(t, r.failed)
 	require.Equal(t, "backend_refuses", r.failed.Code)
 	require.Contains(t, r.failed.Detail, c.to)
@@ -213,7 +217,7 @@ func TestClearIsKilled(t *testing.T) {
 		c.store(operation.Task{ID: "d", Phase: operation.PhaseDrop, Source: c.from, Destination: c.to, Slices: c.units()})
 		ctx, cancel := context.WithCancel(t.Context())
 		source.on(nth(1, counts, fault{meanwhile: cancel}))
-		require.ErrorIs(t, c.mover().RunClear(ctx, &job{env: c.env, id: "d"}, c.clearing), context.Canceled)
+		require.ErrorIs(t, c.mover().Run(ctx, &job{env: c.env, id: "d"}), context.Canceled)
 		source.on(nil)
 		require.Equal(t, operation.SliceProven, c.task("d").Checkpoint[0].State)
 		// The owner has lost a point since: the old proof counts for nothing.
@@ -233,7 +237,7 @@ func TestClearIsKilled(t *testing.T) {
 			remove(t, c.source.URL(), "m", influx.Window{From: start, To: start + int64(20*time.Minute)})
 			cancel()
 		}}))
-		require.ErrorIs(t, c.mover().RunClear(ctx, &job{env: c.env, id: "d"}, c.clearing), context.Canceled)
+		require.ErrorIs(t, c.mover().Run(ctx, &job{env: c.env, id: "d"}), context.Canceled)
 		source.on(nil)
 		require.Len(t, dump(t, c.source.URL(), "db"), 120)
 		r := c.resume(nil)
@@ -403,7 +407,7 @@ func TestClearFence(t *testing.T) {
 		source, _ := gated(t, c.env)
 		no := &operation.Error{Code: "transition", Detail: "a transition of circle 0 is open"}
 		var asked atomic.Int64
-		c.clearing.MayDrop = func(_ context.Context, op *operation.Operation) error {
+		c.config.Clearing.MayDrop = func(_ context.Context, op *operation.Operation) error {
 			require.Equal(t, "op", op.ID)
 			if asked.Add(1) > 2 {
 				return no
@@ -424,7 +428,7 @@ func TestClearFence(t *testing.T) {
 		t.Parallel()
 		c, source, _ := newGatedClear(t)
 		down := errors.New("no quorum")
-		c.clearing.MayDrop = func(context.Context, *operation.Operation) error { return down }
+		c.config.Clearing.MayDrop = func(context.Context, *operation.Operation) error { return down }
 		c.store(operation.Task{ID: "d", Phase: operation.PhaseDrop, Source: c.from, Destination: c.to, Slices: c.units()})
 		r := c.resume(nil)
 		require.ErrorIs(t, r.err, down)
@@ -535,7 +539,7 @@ func TestClearVerification(t *testing.T) {
 		g.on(times(1<<40, totals, fault{midError: 1, status: 400, text: `{"error":"no"}`}))
 		c.store(operation.Task{ID: "v", Phase: operation.PhaseVerify, Of: "d", Source: g.URL, Destination: c.to})
 		var own *operation.Error
-		require.ErrorAs(t, c.mover().RunClear(t.Context(), &job{env: c.env, id: "v"}, c.clearing), &own)
+		require.ErrorAs(t, c.mover().Run(t.Context(), &job{env: c.env, id: "v"}), &own)
 		require.Equal(t, operation.CodeNotVerified, own.Code)
 	})
 }

@@ -336,7 +336,7 @@ func TestClearIsBoundedInRate(t *testing.T) {
 	t.Parallel()
 	c := newClearEnv(t)
 	some(c)
-	c.clearing.DropsPerSecond = 50
+	c.config.Clearing.DropsPerSecond = 50
 	units := c.units()
 	began := time.Now()
 	require.NoError(t, c.clear(units...).err)
