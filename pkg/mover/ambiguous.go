@@ -42,7 +42,7 @@ func (e *end) checkTypes(ctx context.Context, s *operation.Slice) error {
 		return &operation.Error{
 			Code: "type_ambiguous",
 			Detail: operation.Clip(fmt.Sprintf("field %q has the types %v in shard groups that overlap in this window, and InfluxDB reads them as one; "+
-				"nothing of the slice was copied. Rewrite the field with one type at %s (for example with SELECT … INTO another measurement for each type) and start the operation again",
+				"the slice is left as it is. Rewrite the field with one type at %s (for example with SELECT … INTO another measurement for each type) and start the operation again",
 				name, mixed[name], e.URL())),
 		}
 	}
