@@ -383,3 +383,86 @@ func shardEdges(t testing.TB, db string, of ...*backend) []int64 {
 	slices.Sort(edges)
 	return slices.Compact(edges)
 }
+
+// unitOf names the measurement and the window that a value lies in, between the
+// given edges: what InfluxDB deletes at once, over all policies.
+func unitOf(p harness.Place, key string, edges []int64) string {
+	at, _ := slices.BinarySearch(edges, timeOf(key)+1)
+	return fmt.Sprintf("%s\x00%s\x00%d", p.Database, p.Measurement, at)
+}
+
+// clearing is what a clear makes of what there was.
+type clearing struct {
+	after contents
+	// dropped and kept count the points and the kept units.
+	dropped, kept int64
+	units         int
+}
+
+// cleared finds, unit by unit, what of the servers of a circle its owner holds,
+// every value of it, and takes that away.
+func (s *circleSite) cleared(before contents, circle int, wanted func(harness.Place, string) bool, edges ...int64) clearing {
+	s.t.Helper()
+	out := clearing{after: before.clone()}
+	bounds := map[ownership][]int64{}
+	for _, b := range s.members[circle] {
+		unproven := map[string]bool{}
+		points := map[string]map[string]bool{}
+		each := func(do func(p harness.Place, key, unit string, owner *backend)) {
+			for p, held := range before[b.URL()] {
+				owner := s.ownerOf(circle, p.Database, p.Measurement)
+				if owner == b {
+					continue
+				}
+				of := ownership{slices.Index(s.members[circle], b)*len(s.members[circle]) + slices.Index(s.members[circle], owner), p.Database, ""}
+				if bounds[of] == nil {
+					bounds[of] = append(shardEdges(s.t, p.Database, b, owner), edges...)
+					slices.Sort(bounds[of])
+				}
+				for key := range held {
+					if wanted(p, key) {
+						do(p, key, unitOf(p, key, bounds[of]), owner)
+					}
+				}
+			}
+		}
+		each(func(p harness.Place, key, unit string, owner *backend) {
+			if before[owner.URL()][p][key] != before[b.URL()][p][key] {
+				unproven[unit] = true
+			}
+			if points[unit] == nil {
+				points[unit] = map[string]bool{}
+			}
+			points[unit][p.RetentionPolicy+"\x00"+pointOf(key)] = true
+		})
+		each(func(p harness.Place, key, unit string, _ *backend) {
+			if !unproven[unit] {
+				delete(out.after[b.URL()][p], key)
+			}
+		})
+		maps.DeleteFunc(out.after[b.URL()], func(_ harness.Place, held harness.Points) bool { return len(held) == 0 })
+		out.units += len(unproven)
+		for unit, all := range points {
+			if unproven[unit] {
+				out.kept += int64(len(all))
+			} else {
+				out.dropped += int64(len(all))
+			}
+		}
+	}
+	return out
+}
+
+// rebalanced is what a rebalance of a circle makes of what there was: the owner's
+// value, or that of the removed servers, or of the others, in their order. Nothing
+// is taken away.
+func (s *circleSite) rebalanced(before contents, circle int, removed ...*backend) contents {
+	s.t.Helper()
+	after, all := before.clone(), s.owned(before, circle)
+	for _, b := range removed {
+		all.fill(before[b.URL()], everything)
+	}
+	all.fill(s.leftovers(before, circle), everything)
+	s.set(after, circle, all)
+	return after
+}

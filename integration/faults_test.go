@@ -351,3 +351,30 @@ func TestRefusingBackendIsGivenUpOnce(t *testing.T) {
 	require.Equal(t, slices, in.report(op.ID).Slices.Unequal)
 	require.Less(t, writes.Load(), int64(slices+20))
 }
+
+// Whoever has made a backend answer and starts the operation again, as its error
+// says, is not told the old error.
+func TestOperationAfterAnOutageAsksTheBackendAgain(t *testing.T) {
+	t.Parallel()
+	t.Skip("a worker that has given a backend up for being away fails further tasks for up to its longest pause without asking it (mover.hopeless), also those of a new operation that was started when the backend answered again")
+	b := startBackends(t, 2)
+	b[0].fill("db", 3, 100)
+	to := b[1].proxied()
+	to.Handle(only(harness.IsWrite, func(*harness.Proxy) http.HandlerFunc {
+		return func(http.ResponseWriter, *http.Request) {
+			b[1].Kill()
+			harness.Hangup()
+		}
+	})(to))
+	in := install(t)
+	in.behind[to.URL()] = b[1].URL()
+	require.NoError(t, in.WriteConfigURLs(to.URL()))
+	in.startAPI("-patience", "1s")
+	in.startWorker("-patience", "1s")
+	gone := []harness.Backend{b[0].configured("gone")}
+	in.finish(in.rebalanceRemove(0, gone).ID, operation.Failed)
+	b[1].Restart()
+	to.Handle(nil)
+	in.succeed(in.rebalanceRemove(0, gone).ID)
+	in.requireMoved(0, b[:1], b[1:], "db")
+}

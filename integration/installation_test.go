@@ -282,7 +282,13 @@ func (b *backend) configured(name string) harness.Backend {
 // exec runs an InfluxQL statement.
 func (b *backend) exec(statement string) {
 	b.t.Helper()
-	b.post("/query", url.Values{"q": {statement}}.Encode(), "application/x-www-form-urlencoded", http.StatusOK)
+	b.execIn("", statement)
+}
+
+// execIn runs an InfluxQL statement in a database.
+func (b *backend) execIn(db, statement string) {
+	b.t.Helper()
+	b.post("/query", url.Values{"db": {db}, "q": {statement}}.Encode(), "application/x-www-form-urlencoded", http.StatusOK)
 }
 
 // write stores line protocol with times in nanoseconds.
