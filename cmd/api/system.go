@@ -125,7 +125,7 @@ func (s *system) serve(ctx context.Context, ready func(address string)) error {
 	services.Go(func() error { return s.projection.Run(ctx) })
 	services.Go(func() error { return s.prober.Run(ctx) })
 	services.Go(func() error { return s.census.Run(ctx) })
-	control := controller.New(s.engine.Ledger, s.engine.Queue, s.engine.Leases, s.engine.Mover, controller.Options{
+	control := controller.New(s.engine.Ledger, s.engine.Queue, s.engine.Leases, s.engine.Planner, controller.Options{
 		ID: s.engine.ID, Logger: s.logger,
 	})
 	services.Go(func() error { return control.Run(ctx) })

@@ -62,6 +62,8 @@ func rooms() []room {
 		{"pkg/influx", outside},
 		{"pkg/influx/influxtest", helper},
 
+		{"pkg/patience", handler},
+		{"pkg/planner", handler},
 		{"pkg/mover", handler},
 
 		{"pkg/controller", engine},

@@ -15,14 +15,15 @@ import (
 
 	"ringmaster/pkg/bus"
 	"ringmaster/pkg/ledger"
-	"ringmaster/pkg/mover"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/patience"
+	"ringmaster/pkg/planner"
 )
 
-// Planner plans operations and prepares their destinations; see mover.Mover.
+// Planner plans operations and prepares their destinations; see planner.Planner.
 type Planner interface {
-	Plan(ctx context.Context, op *operation.Operation, at mover.Layout, job mover.PlanJob) (operation.Plan, error)
-	Prepare(ctx context.Context, op *operation.Operation, plan *operation.Plan, w mover.Waiter) error
+	Plan(ctx context.Context, op *operation.Operation, at planner.Layout, job planner.Job) (operation.Plan, error)
+	Prepare(ctx context.Context, op *operation.Operation, plan *operation.Plan, w patience.Waiter) error
 }
 
 // Options configure a controller. Zero values mean the defaults in parentheses.

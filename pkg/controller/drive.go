@@ -11,8 +11,8 @@ import (
 	"ringmaster/pkg/bus"
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/ledger"
-	"ringmaster/pkg/mover"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/planner"
 	"ringmaster/pkg/topology"
 )
 
@@ -182,32 +182,32 @@ func permanent(err error) bool {
 }
 
 // layout reads where things belong, if the operation's epoch still holds.
-func (t *turn) layout(ctx context.Context) (mover.Layout, error) {
+func (t *turn) layout(ctx context.Context) (planner.Layout, error) {
 	op := &t.record.Value
 	epochs, err := t.ledger.Topology(ctx)
 	if err != nil {
-		return mover.Layout{}, err
+		return planner.Layout{}, err
 	}
 	current := epochs.Value.Current
 	if current == nil || current.Epoch != op.Epoch {
-		return mover.Layout{}, errEpochChanged(op.Epoch)
+		return planner.Layout{}, errEpochChanged(op.Epoch)
 	}
 	p, err := operation.ParseMove(op.Kind, op.Parameters)
 	if err != nil {
-		return mover.Layout{}, err
+		return planner.Layout{}, err
 	}
 	var former *topology.Topology
 	if current.Parent != 0 {
 		former, err = t.ledger.TopologyAt(ctx, current.Parent)
 		if err != nil && !errors.Is(err, bus.ErrNotFound) {
-			return mover.Layout{}, err
+			return planner.Layout{}, err
 		}
 	}
-	at := mover.Layout{Epoch: current.Epoch}
+	at := planner.Layout{Epoch: current.Epoch}
 	for _, id := range p.Circles(len(current.Circles)) {
 		circle, err := layoutOf(current, former, id)
 		if err != nil {
-			return mover.Layout{}, err
+			return planner.Layout{}, err
 		}
 		at.Circles = append(at.Circles, circle)
 	}
@@ -216,12 +216,12 @@ func (t *turn) layout(ctx context.Context) (mover.Layout, error) {
 
 // layoutOf is where the measurements of one circle belong, and where they did
 // before; former may be nil.
-func layoutOf(current, former *topology.Topology, id int) (mover.CircleLayout, error) {
+func layoutOf(current, former *topology.Topology, id int) (planner.CircleLayout, error) {
 	circle, ok := current.Circle(id)
 	if !ok {
-		return mover.CircleLayout{}, &operation.Error{Code: "no_circle", Detail: fmt.Sprintf("the topology has no circle %d", id)}
+		return planner.CircleLayout{}, &operation.Error{Code: "no_circle", Detail: fmt.Sprintf("the topology has no circle %d", id)}
 	}
-	at := mover.CircleLayout{Circle: circle}
+	at := planner.CircleLayout{Circle: circle}
 	var err error
 	if at.Placement, err = current.Placement(id); err != nil || former == nil {
 		return at, err
@@ -370,11 +370,11 @@ func (t *turn) finish(ctx context.Context, state operation.State, v *operation.V
 	})
 }
 
-// Alive implements mover.PlanJob: while an operation is planned its lease is
+// Alive implements planner.Job: while an operation is planned its lease is
 // kept by the clock, since a survey is bounded by its own patience.
 func (t *turn) Alive() {}
 
-// Wait implements mover.PlanJob: what planning waits for is told as progress.
+// Wait implements planner.Job: what planning waits for is told as progress.
 func (t *turn) Wait(w *operation.Wait) {
 	waits := []operation.Wait{}
 	if w != nil {
@@ -383,7 +383,7 @@ func (t *turn) Wait(w *operation.Wait) {
 	t.tell(context.Background(), t.record.Value.Progress, waits)
 }
 
-// PutChunk implements mover.PlanJob.
+// PutChunk implements planner.Job.
 func (t *turn) PutChunk(ctx context.Context, n int, slices []operation.Slice) (operation.Document, error) {
 	return t.ledger.PutDocument(ctx, t.record.Value.ID, fmt.Sprintf("slices-%d", n), slices)
 }

@@ -15,8 +15,9 @@ import (
 	"ringmaster/pkg/controller"
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/ledger"
-	"ringmaster/pkg/mover"
 	"ringmaster/pkg/operation"
+	waiting "ringmaster/pkg/patience"
+	"ringmaster/pkg/planner"
 	"ringmaster/pkg/topology"
 )
 
@@ -156,20 +157,20 @@ func TestErrorsWhileDriving(t *testing.T) {
 	refusal := &influx.Error{Class: influx.Permanent, Op: "reading the schema of http://b0:1", Status: 401, Message: "authorization failed"}
 	for _, c := range []struct {
 		name, code string
-		planning   func(n int, job mover.PlanJob) error
-		preparing  func(n int, w mover.Waiter) error
+		planning   func(n int, job planner.Job) error
+		preparing  func(n int, w waiting.Waiter) error
 	}{
-		{name: "of the operation", code: "no_way", planning: func(int, mover.PlanJob) error {
+		{name: "of the operation", code: "no_way", planning: func(int, planner.Job) error {
 			return fmt.Errorf("planning: %w", &operation.Error{Code: "no_way", Detail: "d"})
 		}},
-		{name: "refused for good", code: "backend_refused", planning: func(int, mover.PlanJob) error { return fmt.Errorf("planning: %w", refusal) }},
-		{name: "preparing", code: "backend_refused", preparing: func(int, mover.Waiter) error { return refusal }},
-		{name: "that pass", planning: func(n int, _ mover.PlanJob) error {
+		{name: "refused for good", code: "backend_refused", planning: func(int, planner.Job) error { return fmt.Errorf("planning: %w", refusal) }},
+		{name: "preparing", code: "backend_refused", preparing: func(int, waiting.Waiter) error { return refusal }},
+		{name: "that pass", planning: func(n int, _ planner.Job) error {
 			if n < 3 {
 				return errors.New("passing")
 			}
 			return nil
-		}, preparing: func(n int, _ mover.Waiter) error {
+		}, preparing: func(n int, _ waiting.Waiter) error {
 			if n < 3 {
 				return fmt.Errorf("passing: %w", bus.ErrUnavailable)
 			}
@@ -198,7 +199,7 @@ func TestErrorsWhileDriving(t *testing.T) {
 func TestWhatDoesNotPassIsGivenUp(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, ttl, work{0, 1, 0, named("a", 1)})
-	r.planner.planning = func(int, mover.PlanJob) error {
+	r.planner.planning = func(int, planner.Job) error {
 		return errors.New("the credentials do not open with this key")
 	}
 	r.control(func(o *controller.Options) { o.GiveUp = time.Second })
@@ -214,7 +215,7 @@ func TestWhatDoesNotPassIsGivenUp(t *testing.T) {
 func TestPlanningShowsWhatItWaitsFor(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, ttl, work{0, 1, 0, named("a", 1)})
-	r.planner.planning = func(_ int, job mover.PlanJob) error {
+	r.planner.planning = func(_ int, job planner.Job) error {
 		done := make(chan struct{}, 4)
 		for i := range 4 { // several backends at once
 			go func() {
@@ -408,7 +409,7 @@ func TestTaskRecordsThatAreGone(t *testing.T) {
 	t.Run("the plan", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t, ttl, work{0, 1, 0, named("a", 1)})
-		r.planner.preparing = func(int, mover.Waiter) error { return errors.New("not yet") }
+		r.planner.preparing = func(int, waiting.Waiter) error { return errors.New("not yet") }
 		control := r.control()
 		op := r.submit(add)
 		require.Eventually(t, func() bool { return r.read(op.ID).State == operation.Running }, patience, tick)

@@ -21,6 +21,7 @@ import (
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/mover"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/planner"
 	"ringmaster/pkg/secrets"
 	"ringmaster/pkg/topology"
 	"ringmaster/pkg/worker"
@@ -64,7 +65,7 @@ func newEngine(t *testing.T, n int) *engine {
 	leases, err := e.bus.Leases(ctx)
 	require.NoError(t, err)
 	move := mover.New(roster, mover.Config{Logger: log})
-	ctl := controller.New(e.ledger, queue, leases, move, controller.Options{ID: "test", Logger: log})
+	ctl := controller.New(e.ledger, queue, leases, planner.New(roster, move.Patience(), time.Now), controller.Options{ID: "test", Logger: log})
 	work := worker.New(e.ledger, queue, leases, move, worker.Options{ID: "w1", Slots: 2, Logger: log})
 	run, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2)

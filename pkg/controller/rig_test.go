@@ -24,6 +24,8 @@ import (
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/mover"
 	"ringmaster/pkg/operation"
+	waiting "ringmaster/pkg/patience"
+	"ringmaster/pkg/planner"
 	"ringmaster/pkg/secrets"
 	"ringmaster/pkg/topology"
 	"ringmaster/pkg/worker"
@@ -48,7 +50,7 @@ type rig struct {
 	keys    *secrets.Keyring
 	atlas   *controller.Atlas
 	intake  *controller.Intake
-	planner *planner
+	planner *plans
 	carrier *carrier
 	log     *slog.Logger
 	names   int
@@ -56,7 +58,7 @@ type rig struct {
 
 func newRig(t *testing.T, ttl time.Duration, tasks ...work) *rig {
 	t.Helper()
-	r := &rig{t: t, planner: &planner{tasks: tasks}, carrier: newCarrier(), log: newRigLog(t)}
+	r := &rig{t: t, planner: &plans{tasks: tasks}, carrier: newCarrier(), log: newRigLog(t)}
 	r.bus, r.server = bustest.Start(t, bus.WithLeaseTTL(ttl))
 	r.open()
 	return r
@@ -312,19 +314,19 @@ type work struct {
 // pointsPerSlice is what every slice is planned with and has.
 const pointsPerSlice = 10
 
-// planner makes plans of given tasks.
-type planner struct {
+// plans makes plans of given tasks.
+type plans struct {
 	tasks []work
 
 	mu       sync.Mutex
 	plans    int
 	prepared int
 	// planning and preparing, when set, are called first.
-	planning  func(n int, job mover.PlanJob) error
-	preparing func(n int, w mover.Waiter) error
+	planning  func(n int, job planner.Job) error
+	preparing func(n int, w waiting.Waiter) error
 }
 
-func (p *planner) Plan(ctx context.Context, op *operation.Operation, at mover.Layout, job mover.PlanJob) (operation.Plan, error) {
+func (p *plans) Plan(ctx context.Context, op *operation.Operation, at planner.Layout, job planner.Job) (operation.Plan, error) {
 	p.mu.Lock()
 	p.plans++
 	n, planning := p.plans, p.planning
@@ -373,7 +375,7 @@ func (p *planner) Plan(ctx context.Context, op *operation.Operation, at mover.La
 	return plan, nil
 }
 
-func (p *planner) Prepare(ctx context.Context, op *operation.Operation, plan *operation.Plan, w mover.Waiter) error {
+func (p *plans) Prepare(ctx context.Context, op *operation.Operation, plan *operation.Plan, w waiting.Waiter) error {
 	p.mu.Lock()
 	p.prepared++
 	n, preparing := p.prepared, p.preparing

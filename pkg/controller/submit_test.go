@@ -329,7 +329,7 @@ func TestCredentialsAreNowhere(t *testing.T) {
 func TestSubmitWithoutNATS(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	r := &rig{t: t, planner: &planner{}, carrier: newCarrier(), log: newRigLog(t)}
+	r := &rig{t: t, planner: &plans{}, carrier: newCarrier(), log: newRigLog(t)}
 	server := startNATS(t, dir)
 	r.bus = bustest.Connect(t, bus.Options{URL: server.URL(), Token: server.Token()})
 	bustest.Apply(t, r.bus, bus.WithLeaseTTL(ttl))

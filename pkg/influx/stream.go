@@ -30,6 +30,11 @@ type Selection struct {
 	Unsigned []string
 }
 
+// SameMeasurement reports whether two selections differ in their windows only.
+func (s *Selection) SameMeasurement(o *Selection) bool {
+	return s.Database == o.Database && s.RetentionPolicy == o.RetentionPolicy && s.Measurement == o.Measurement
+}
+
 // Stream is a pull reader over the points of one or several selections. Rows
 // arrive selection by selection, series by series, each in order of time. Use:
 //

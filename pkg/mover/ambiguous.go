@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/lineproto"
@@ -26,11 +27,11 @@ func (t *transfer) refuseAmbiguous(ctx context.Context, s *operation.Slice) erro
 
 func (e *end) checkTypes(ctx context.Context, s *operation.Slice) error {
 	sel := selection(s)
-	mixed, err := e.types.of(ctx, e.Client, &sel)
+	mixed, err := e.types.Of(ctx, e.Client, &sel)
 	if err != nil {
 		return err
 	}
-	for _, name := range sortedKeys(mixed) {
+	for _, name := range slices.Sorted(maps.Keys(mixed)) {
 		// Some shard of the policy has another type; this window need not.
 		k, err := e.Kinds(ctx, sel, name)
 		if err != nil {
@@ -47,30 +48,6 @@ func (e *end) checkTypes(ctx context.Context, s *operation.Slice) error {
 		}
 	}
 	return nil
-}
-
-// fieldTypes remembers the fields with several types of the measurement that was
-// asked for last: the windows of one follow one another, and where there are a
-// hundred thousand measurements the server takes a tenth of a second to answer.
-type fieldTypes struct {
-	known bool
-	last  influx.Selection
-	mixed map[string][]lineproto.Kind
-}
-
-// of returns the fields that have several types in the shards of a selection's
-// policy.
-func (f *fieldTypes) of(ctx context.Context, c *influx.Client, sel *influx.Selection) (map[string][]lineproto.Kind, error) {
-	if f.known && sameMeasurement(&f.last, sel) {
-		return f.mixed, nil
-	}
-	fields, err := c.FieldKeys(ctx, sel.Database, sel.RetentionPolicy, sel.Measurement)
-	if err != nil {
-		return nil, err
-	}
-	maps.DeleteFunc(fields, func(_ string, types []lineproto.Kind) bool { return len(types) < 2 })
-	f.known, f.last, f.mixed = true, *sel, fields
-	return fields, nil
 }
 
 // readTruly reports whether a window with values of these kinds is read as it

@@ -12,6 +12,7 @@ import (
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/lineproto"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/patience"
 )
 
 // batcher encodes points into bounded batches and keeps a few writes in
@@ -101,20 +102,20 @@ func (b *batcher) post(next *batch) error {
 		dropped, expired := expiredPoints(err)
 		switch {
 		case err == nil, expired:
-			b.t.mover.outages.end(b.to.URL(), refusesWrites)
+			b.t.mover.patience.Answered(b.to.URL(), patience.Writes)
 			b.t.sent.Add(int64(len(next.lines)))
 			return b.forget(next, dropped)
-		case !tookNothing(err), b.t.mover.givenUp(b.to.URL(), refusesWrites):
-			return &writeError{err}
+		case !tookNothing(err), b.t.mover.patience.GivenUp(b.to.URL(), patience.Writes):
+			return &patience.WriteError{Err: err}
 		}
 		var refusal *influx.Error
 		errors.As(err, &refusal)
 		wait := max(pause, refusal.RetryAfter)
 		if b.t.Now().Add(wait).Sub(start) > b.t.RetryInPlace {
-			return &writeError{err}
+			return &patience.WriteError{Err: err}
 		}
 		b.t.job.Alive()
-		if err := sleep(b.ctx, wait); err != nil {
+		if err := patience.Sleep(b.ctx, wait); err != nil {
 			return err
 		}
 		pause = min(2*pause, b.t.MaxBackoff)

@@ -19,6 +19,7 @@ import (
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/lineproto"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/patience"
 )
 
 // quietJob is a Job of which a batcher or a stream needs nothing.
@@ -164,7 +165,7 @@ func TestRefusedBatchEndsTheCopy(t *testing.T) {
 			var refused *influx.Error
 			require.ErrorAs(t, err, &refused)
 			require.Contains(t, refused.Message, "no more")
-			var write *writeError
+			var write *patience.WriteError
 			require.ErrorAs(t, err, &write)
 			require.LessOrEqual(t, len(tr.buffers.idle), tr.Writers+1)
 			require.LessOrEqual(t, len(d.got()), at+3, "nobody goes on")

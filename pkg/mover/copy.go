@@ -10,6 +10,7 @@ import (
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/lineproto"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/patience"
 )
 
 // copy brings every pending slice of the task to its destination, group by
@@ -88,7 +89,7 @@ func (t *transfer) copyGroup(ctx context.Context, group []int, limit time.Durati
 // limitAfter returns how patient to be with single slices after their group has
 // ended with err: when it was refused for long, not much.
 func (t *transfer) limitAfter(err error) time.Duration {
-	if _, ok := errors.AsType[*gaveUpError](err); ok {
+	if _, ok := errors.AsType[*patience.GaveUpError](err); ok {
 		return t.RetryInPlace
 	}
 	return 0
@@ -97,8 +98,8 @@ func (t *transfer) limitAfter(err error) time.Duration {
 // aboutSlices reports whether err is about some slices and not about the whole
 // task: it is not told to stop, its claim holds, and its backends are there.
 func aboutSlices(ctx context.Context, err error) bool {
-	var refused *gaveUpError
-	if ctx.Err() != nil || errors.Is(err, influx.ErrGuard) || errors.As(err, &refused) && refused.away {
+	var refused *patience.GaveUpError
+	if ctx.Err() != nil || errors.Is(err, influx.ErrGuard) || errors.As(err, &refused) && refused.Away {
 		return false
 	}
 	var refusal *influx.Error

@@ -9,6 +9,7 @@ import (
 
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/patience"
 	"ringmaster/pkg/topology"
 )
 
@@ -344,7 +345,7 @@ func (d *dropper) pace(ctx context.Context) error {
 	interval := time.Duration(float64(time.Second) / d.clearing.DropsPerSecond)
 	now := d.Now()
 	// However the clock goes, no wait is longer than the interval.
-	if err := rest(ctx, d.job, min(d.next.Sub(now), interval)); err != nil {
+	if err := patience.Rest(ctx, d.job, min(d.next.Sub(now), interval)); err != nil {
 		return err
 	}
 	if d.next.Before(now) {
@@ -390,9 +391,9 @@ func (d *dropper) remove(ctx context.Context, p *proof) error {
 		if waited != nil || gone {
 			return waited
 		}
-		return &writeError{err}
+		return &patience.WriteError{Err: err}
 	}
-	d.mover.outages.end(d.source.URL(), refusesWrites)
+	d.mover.patience.Answered(d.source.URL(), patience.Writes)
 	left, err := d.left(ctx, p)
 	if err != nil || left == 0 {
 		return err
@@ -416,9 +417,9 @@ func (d *dropper) left(ctx context.Context, p *proof) (int64, error) {
 // on with it, however long that takes, when nobody listens any more. It says no
 // when nothing happens for long.
 func (d *dropper) awaitGone(ctx context.Context, p *proof) (bool, error) {
-	patience := d.Refused
-	if d.mover.givenUp(d.source.URL(), refusesWrites) {
-		patience = d.RetryInPlace
+	long := d.Refused
+	if d.mover.patience.GivenUp(d.source.URL(), patience.Writes) {
+		long = d.RetryInPlace
 	}
 	before := int64(-1)
 	for pause := d.Backoff; ; pause = min(2*pause, d.MaxBackoff) {
@@ -430,11 +431,11 @@ func (d *dropper) awaitGone(ctx context.Context, p *proof) (bool, error) {
 		switch {
 		case left == 0:
 			d.job.Wait(nil)
-			d.mover.outages.end(d.source.URL(), refusesWrites)
+			d.mover.patience.Answered(d.source.URL(), patience.Writes)
 			return true, nil
 		case left < before:
 			p.sentAt = now // it is at it
-		case now.Sub(p.sentAt) >= patience:
+		case now.Sub(p.sentAt) >= long:
 			d.job.Wait(nil)
 			return false, nil
 		}
@@ -442,9 +443,9 @@ func (d *dropper) awaitGone(ctx context.Context, p *proof) (bool, error) {
 		d.job.Alive()
 		d.job.Wait(&operation.Wait{
 			Gate: "delete_ends", Backend: d.source.URL(), Measured: fmt.Sprintf("%d points left", left),
-			Limit: "proven and sent again after " + patience.String(), Since: p.sentAt.UTC(),
+			Limit: "proven and sent again after " + long.String(), Since: p.sentAt.UTC(),
 		})
-		if err := rest(ctx, d.job, pause); err != nil {
+		if err := patience.Rest(ctx, d.job, pause); err != nil {
 			return false, err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -18,7 +19,7 @@ type end struct {
 	*influx.Client
 
 	mover *Mover
-	types fieldTypes
+	types influx.MixedTypes
 }
 
 // unsigned remembers which backends may hold unsigned integers, for all tasks of
@@ -78,7 +79,7 @@ func (e *end) nameUnsigned(ctx context.Context, sels []influx.Selection) error {
 		return err
 	}
 	for i := range sels {
-		if i > 0 && sameMeasurement(&sels[i], &sels[i-1]) {
+		if i > 0 && sels[i].SameMeasurement(&sels[i-1]) {
 			sels[i].Unsigned = sels[i-1].Unsigned
 			continue
 		}
@@ -95,7 +96,7 @@ func (e *end) unsignedFields(ctx context.Context, sel *influx.Selection) ([]stri
 		return nil, err
 	}
 	var unsigned []string
-	for _, name := range sortedKeys(fields) {
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		switch kinds := fields[name]; {
 		case !slices.Contains(kinds, lineproto.Unsigned):
 		case slices.Contains(kinds, lineproto.Integer):
@@ -109,8 +110,4 @@ func (e *end) unsignedFields(ctx context.Context, sel *influx.Selection) ([]stri
 		}
 	}
 	return unsigned, nil
-}
-
-func sameMeasurement(a, b *influx.Selection) bool {
-	return a.Database == b.Database && a.RetentionPolicy == b.RetentionPolicy && a.Measurement == b.Measurement
 }

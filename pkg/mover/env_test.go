@@ -18,6 +18,7 @@ import (
 	"ringmaster/pkg/lineproto"
 	"ringmaster/pkg/mover"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/planner"
 	"ringmaster/pkg/topology"
 )
 
@@ -120,7 +121,7 @@ func (j *job) Guard() error {
 	return nil
 }
 
-// PutChunk makes a job a mover.PlanJob, too.
+// PutChunk makes a job a planner.Job, too.
 func (j *job) PutChunk(_ context.Context, n int, part []operation.Slice) (operation.Document, error) {
 	j.env.mu.Lock()
 	defer j.env.mu.Unlock()
@@ -192,7 +193,16 @@ func (e *env) slicesOf(t *operation.Task) []operation.Slice {
 }
 
 // mover makes the mover of the test.
-func (e *env) mover() *mover.Mover { return mover.New(&backends{e.options}, e.config) }
+func (e *env) mover() *engine {
+	m := mover.New(&backends{e.options}, e.config)
+	return &engine{m, planner.New(&backends{e.options}, m.Patience(), e.config.Now)}
+}
+
+// engine plans and carries out.
+type engine struct {
+	*mover.Mover
+	*planner.Planner
+}
 
 // newCircles starts circles of some backends each, for a kind of move.
 func newCircles(t testing.TB, kind operation.Kind, sizes ...int) (*env, [][]*influxtest.Server) {
@@ -236,20 +246,20 @@ func (e *env) topology() *topology.Topology {
 }
 
 // layoutOf is the layout of some circles.
-func (e *env) layoutOf(ids []int) mover.Layout {
+func (e *env) layoutOf(ids []int) planner.Layout {
 	top := e.topology()
-	at := mover.Layout{Epoch: 1}
+	at := planner.Layout{Epoch: 1}
 	for _, id := range ids {
 		circle, ok := top.Circle(id)
 		require.True(e.t, ok)
 		placement, err := top.Placement(id)
 		require.NoError(e.t, err)
-		at.Circles = append(at.Circles, mover.CircleLayout{Circle: circle, Placement: placement})
+		at.Circles = append(at.Circles, planner.CircleLayout{Circle: circle, Placement: placement})
 	}
 	return at
 }
 
-func (e *env) layout() mover.Layout {
+func (e *env) layout() planner.Layout {
 	raw, err := json.Marshal(map[string]any{"circles": []any{map[string]any{
 		"name": "c", "backends": []any{map[string]any{"name": "owner", "url": e.to}},
 	}}})
@@ -261,11 +271,11 @@ func (e *env) layout() mover.Layout {
 	require.True(e.t, ok)
 	placement, err := top.Placement(0)
 	require.NoError(e.t, err)
-	return mover.Layout{Epoch: 1, Circles: []mover.CircleLayout{{Circle: circle, Placement: placement, Former: e.former}}}
+	return planner.Layout{Epoch: 1, Circles: []planner.CircleLayout{{Circle: circle, Placement: placement, Former: e.former}}}
 }
 
 // plan plans the move.
-func (e *env) plan(m *mover.Mover) operation.Plan {
+func (e *env) plan(m *engine) operation.Plan {
 	e.t.Helper()
 	if e.kind != "" {
 		return e.planKind(m)
@@ -290,7 +300,7 @@ func (e *env) plan(m *mover.Mover) operation.Plan {
 }
 
 // planKind plans a move of another kind.
-func (e *env) planKind(m *mover.Mover) operation.Plan {
+func (e *env) planKind(m *engine) operation.Plan {
 	e.t.Helper()
 	raw, err := json.Marshal(e.parameter)
 	require.NoError(e.t, err)
@@ -338,7 +348,7 @@ func (e *env) tasksOf(phase operation.Phase, round int) []operation.Task {
 }
 
 // copyAll plans, prepares and copies.
-func (e *env) copyAll(m *mover.Mover) result {
+func (e *env) copyAll(m *engine) result {
 	e.t.Helper()
 	plan := e.plan(m)
 	prepare := &job{env: e}
@@ -358,7 +368,7 @@ func (e *env) copyAll(m *mover.Mover) result {
 }
 
 // verifyAll verifies what the last round has copied.
-func (e *env) verifyAll(m *mover.Mover, r *result) {
+func (e *env) verifyAll(m *engine, r *result) {
 	e.t.Helper()
 	for _, of := range e.tasksOf(operation.PhaseCopy, r.rounds) {
 		e.store(operation.Task{
@@ -421,7 +431,7 @@ func (e *env) report(rounds int) operation.Report {
 
 // runPhase runs all tasks of a phase and round, those that come up on the way
 // too, and stores how they ended.
-func (e *env) runPhase(m *mover.Mover, phase operation.Phase, r *result) {
+func (e *env) runPhase(m *engine, phase operation.Phase, r *result) {
 	e.t.Helper()
 	for {
 		ran := false
@@ -452,7 +462,7 @@ func (e *env) runPhase(m *mover.Mover, phase operation.Phase, r *result) {
 	}
 }
 
-func (e *env) runTask(m *mover.Mover, id string, r *result) error {
+func (e *env) runTask(m *engine, id string, r *result) error {
 	j := &job{env: e, id: id}
 	if e.watch != nil {
 		e.watch(j)

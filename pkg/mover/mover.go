@@ -14,6 +14,7 @@ import (
 
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/patience"
 )
 
 // Backends gives the clients that an operation's tasks work with. A client
@@ -124,14 +125,22 @@ func (c Config) withDefaults() Config {
 type Mover struct {
 	backends Backends
 	config   Config
-	outages  outages
+	patience *patience.Patience
 	unsigned unsigned
 }
 
 // New returns a mover that works on the given backends.
 func New(b Backends, c Config) *Mover {
-	return &Mover{backends: b, config: c.withDefaults(), outages: outages{all: map[trouble]outage{}}, unsigned: unsigned{known: map[string]unsignedAnswer{}}}
+	c = c.withDefaults()
+	p := patience.New(patience.Config{
+		Refused: c.Refused, Unreachable: c.Unreachable, Backoff: c.Backoff, MaxBackoff: c.MaxBackoff, Now: c.Now,
+	})
+	return &Mover{backends: b, config: c, patience: p, unsigned: unsigned{known: map[string]unsignedAnswer{}}}
 }
+
+// Patience is what the mover remembers of backends that fail, for planners of the
+// same process.
+func (m *Mover) Patience() *patience.Patience { return m.patience }
 
 // Run carries one task out: to its end (nil), to a failure of the task (an
 // *operation.Error: the task has failed for good and other tasks go on), or to
@@ -203,7 +212,8 @@ type byteCount struct{ atomic.Int64 }
 // take returns the count and begins anew.
 func (b *byteCount) take() int64 { return b.Swap(0) }
 
-// patiently is Mover.patiently for what the task does at both its ends.
+// patiently is patience.Do for what the task does at both its ends.
 func (t *transfer) patiently(ctx context.Context, what string, limit time.Duration, f func(context.Context) error) error {
-	return t.mover.patiently(ctx, call{what: what, clients: []*influx.Client{t.source.Client, t.destination.Client}, limit: limit}, t.job, f)
+	c := patience.Call{What: what, Clients: []*influx.Client{t.source.Client, t.destination.Client}, Limit: limit}
+	return t.mover.patience.Do(ctx, c, t.job, f)
 }

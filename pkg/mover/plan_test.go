@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ringmaster/pkg/influx/influxtest"
-	"ringmaster/pkg/mover"
 	"ringmaster/pkg/operation"
 	"ringmaster/pkg/topology"
 )
@@ -123,7 +122,7 @@ func TestEstimateIsSampledWhenTimeIsShort(t *testing.T) {
 	now, looks := time.Now(), atomic.Int64{}
 	e.config.Now = func() time.Time { return now.Add(time.Duration(looks.Add(1)) * time.Minute) }
 	e.config.Refused, e.config.Unreachable = time.Hour, time.Hour
-	plan := e.plan(mover.New(&backends{}, e.config))
+	plan := e.plan(e.mover())
 	require.Len(t, plan.Notes, 1)
 	require.Contains(t, plan.Notes[0], "400 measurement windows are estimated from a sample")
 	require.Equal(t, 600, plan.Totals.Slices)

@@ -208,6 +208,12 @@ func (t *transfer) cutoff(p *influx.RetentionPolicy) cutoff {
 	return cutoff{at: created.Add(-p.Duration).UnixNano(), set: true}
 }
 
+// cutoff is a time before which retention keeps nothing, unless it is not set.
+type cutoff struct {
+	at  int64
+	set bool
+}
+
 // cutExpired divides a slice at a cutoff.
 func cutExpired(s operation.Slice, c cutoff) []operation.Slice {
 	switch {

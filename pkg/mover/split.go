@@ -1,10 +1,8 @@
 package mover
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -169,8 +167,4 @@ func divide(s operation.Slice, rows int64) []operation.Slice {
 // sliceName names a slice for a person.
 func sliceName(s *operation.Slice) string {
 	return fmt.Sprintf("%.*q.%.*q.%.*q from %d to %d", maxExample, s.Database, maxExample, s.RetentionPolicy, maxExample, s.Measurement, s.From, s.To)
-}
-
-func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
-	return slices.Sorted(maps.Keys(m))
 }

@@ -14,6 +14,7 @@ import (
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/mover"
+	"ringmaster/pkg/planner"
 	"ringmaster/pkg/secrets"
 	"ringmaster/pkg/worker"
 )
@@ -21,12 +22,13 @@ import (
 // Engine is what both servers build on the bus: the ledger, the queue, the
 // leases and the mover that carries tasks out.
 type Engine struct {
-	ID     string
-	Ledger *ledger.Ledger
-	Queue  *bus.Queue
-	Leases *bus.Leases
-	Mover  *mover.Mover
-	Logger *slog.Logger
+	ID      string
+	Ledger  *ledger.Ledger
+	Queue   *bus.Queue
+	Leases  *bus.Leases
+	Mover   *mover.Mover
+	Planner *planner.Planner
+	Logger  *slog.Logger
 }
 
 // unreachable is how much longer a backend that does not answer is waited for
@@ -67,6 +69,7 @@ func NewEngine(ctx context.Context, b *bus.Bus, o EngineOptions) (*Engine, error
 		Refused: o.Patience, Unreachable: unreachable * o.Patience, Logger: logger,
 		Clearing: mover.Clearing{MayDrop: fence.MayDrop},
 	})
+	e.Planner = planner.New(roster, e.Mover.Patience(), time.Now)
 	return e, nil
 }
 

@@ -1,4 +1,4 @@
-package mover
+package planner
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/patience"
 )
 
 // Prepare makes the databases and retention policies of a plan exist at their
@@ -14,7 +15,7 @@ import (
 // that exists with other attributes is brought in line unless that would let
 // the destination forget points sooner than it does now; then it stays, since it
 // admits every point that is copied.
-func (m *Mover) Prepare(ctx context.Context, op *operation.Operation, plan *operation.Plan, w Waiter) error {
+func (p *Planner) Prepare(ctx context.Context, op *operation.Operation, plan *operation.Plan, w patience.Waiter) error {
 	for rest := plan.Policies; len(rest) > 0; {
 		first := rest[0]
 		n := slices.IndexFunc(rest, func(p operation.PlanPolicy) bool {
@@ -24,7 +25,7 @@ func (m *Mover) Prepare(ctx context.Context, op *operation.Operation, plan *oper
 			n = len(rest)
 		}
 		url := plan.Backends[first.Backend].URL
-		if err := m.prepareDatabase(ctx, op, url, rest[:n], w); err != nil {
+		if err := p.prepareDatabase(ctx, op, url, rest[:n], w); err != nil {
 			return fmt.Errorf("preparing database %q at %s: %w", first.Database, url, err)
 		}
 		rest = rest[n:]
@@ -33,14 +34,14 @@ func (m *Mover) Prepare(ctx context.Context, op *operation.Operation, plan *oper
 }
 
 // prepareDatabase makes the policies of one database exist at one backend.
-func (m *Mover) prepareDatabase(ctx context.Context, op *operation.Operation, url string, wanted []operation.PlanPolicy, w Waiter) error {
-	client, err := m.backends.Client(ctx, op, url, nil)
+func (p *Planner) prepareDatabase(ctx context.Context, op *operation.Operation, url string, wanted []operation.PlanPolicy, w patience.Waiter) error {
+	client, err := p.backends.Client(ctx, op, url, nil)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	c := call{what: "preparing " + url, clients: []*influx.Client{client}}
-	return m.patiently(ctx, c, w, func(ctx context.Context) error { return preparePolicies(ctx, client, wanted) })
+	c := patience.Call{What: "preparing " + url, Clients: []*influx.Client{client}}
+	return p.patience.Do(ctx, c, w, func(ctx context.Context) error { return preparePolicies(ctx, client, wanted) })
 }
 
 func preparePolicies(ctx context.Context, c *influx.Client, wanted []operation.PlanPolicy) error {

@@ -1,4 +1,4 @@
-package mover
+package planner
 
 import (
 	"cmp"
@@ -75,7 +75,7 @@ func (s *survey) selection(l *look) influx.Selection {
 
 // estimation looks at what moves.
 type estimation struct {
-	*Mover
+	*Planner
 
 	sources []*survey
 	started time.Time
@@ -93,7 +93,7 @@ type estimation struct {
 // estimated from what was seen, so that a hundred thousand measurements are
 // planned in seconds. What lies before the retention cutoff is expired.
 func (e estimation) of(ctx context.Context, s *survey) ([]look, error) {
-	e.deadline = e.config.Now().Add(surveyBudget)
+	e.deadline = e.now().Add(surveyBudget)
 	var out []look
 	for i := range s.databases {
 		d := &s.databases[i]
@@ -110,7 +110,7 @@ func (e estimation) of(ctx context.Context, s *survey) ([]look, error) {
 			seen := 0
 			// A policy of which nothing is known would be planned blindly, so
 			// each gets a first look.
-			for seen < len(looks) && (seen == 0 || e.config.Now().Before(e.deadline)) {
+			for seen < len(looks) && (seen == 0 || e.now().Before(e.deadline)) {
 				n := min(seen+surveyStatements, len(looks))
 				if err := e.lookAt(ctx, s, looks[seen:n]); err != nil {
 					return nil, err
@@ -259,7 +259,7 @@ func (e *estimation) probe(ctx context.Context, s *survey, batch []look) error {
 		if len(holder.groups[policyName{d.name, d.policies[first.policy].Name}]) == 0 {
 			continue // not one point of the policy is there
 		}
-		err := s.patiently(ctx, e.Mover, "estimating points at", holder, func(ctx context.Context) error {
+		err := s.patiently(ctx, e.Planner, "estimating points at", holder, func(ctx context.Context) error {
 			return s.probeAt(ctx, holder, batch, which)
 		})
 		if err != nil {
@@ -346,7 +346,7 @@ func (e *estimation) weigh(ctx context.Context, s *survey, d *databaseSurvey, lo
 	if !e.weighs || d.pointBytes > 0 || len(sels) == 0 {
 		return nil
 	}
-	err := s.patiently(ctx, e.Mover, "looking at points of", s, func(ctx context.Context) (err error) {
+	err := s.patiently(ctx, e.Planner, "looking at points of", s, func(ctx context.Context) (err error) {
 		d.pointBytes, err = s.pointBytes(ctx, sels)
 		return err
 	})
@@ -393,7 +393,7 @@ func (e *estimation) countSeries(ctx context.Context, s *survey, batch []look) {
 		}
 		// The windows of one measurement follow one another.
 		if l.moving != of {
-			left := e.deadline.Sub(e.config.Now())
+			left := e.deadline.Sub(e.now())
 			if left <= 0 {
 				return
 			}
@@ -425,9 +425,9 @@ func (s *survey) hidden(ctx context.Context, holder *survey, l *look, sel *influ
 	}
 	types := &s.types
 	if holder != s {
-		types = &fieldTypes{} // the holder's own are its own survey's
+		types = &influx.MixedTypes{} // the holder's own are its own survey's
 	}
-	mixed, err := types.of(ctx, holder.client, sel)
+	mixed, err := types.Of(ctx, holder.client, sel)
 	return int64(min(len(mixed), 1)), err
 }
 

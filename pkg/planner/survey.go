@@ -1,4 +1,4 @@
-package mover
+package planner
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/patience"
 )
 
 // survey is what one backend holds and has to give.
@@ -21,10 +22,10 @@ type survey struct {
 	circle, place int
 	client        *influx.Client
 	backend       operation.PlanBackend
-	waiter        Waiter
+	waiter        patience.Waiter
 	// groups are the shard groups of each policy.
 	groups map[policyName][]influx.ShardGroup
-	types  fieldTypes
+	types  influx.MixedTypes
 	// databases has those with something to move.
 	databases []databaseSurvey
 	// spans are the times of points where the estimate has looked.
@@ -93,17 +94,18 @@ func (s *survey) database(name string) *databaseSurvey {
 // surveySources is how many backends are surveyed at once.
 const surveySources = 4
 
-// patiently is Mover.patiently for what a survey asks one backend, which need not
+// patiently is patience.Do for what a survey asks one backend, which need not
 // be its own.
-func (s *survey) patiently(ctx context.Context, m *Mover, what string, of *survey, f func(context.Context) error) error {
-	return m.patiently(ctx, call{what: what + " " + of.url, clients: []*influx.Client{of.client}}, s.waiter, f)
+func (s *survey) patiently(ctx context.Context, p *Planner, what string, of *survey, f func(context.Context) error) error {
+	c := patience.Call{What: what + " " + of.url, Clients: []*influx.Client{of.client}}
+	return p.patience.Do(ctx, c, s.waiter, f)
 }
 
 // read lists what the backend holds. goes says which measurements may have
 // somewhere to go; nil means that none has, and they are not even listed.
-func (s *survey) read(ctx context.Context, m *Mover, wanted []string, goes func(db, measurement string) bool) error {
+func (s *survey) read(ctx context.Context, p *Planner, wanted []string, goes func(db, measurement string) bool) error {
 	var databases []string
-	err := s.patiently(ctx, m, "reading the schema of", s, func(ctx context.Context) error {
+	err := s.patiently(ctx, p, "reading the schema of", s, func(ctx context.Context) error {
 		var err error
 		if databases, err = s.client.Databases(ctx); err != nil {
 			return err
@@ -126,7 +128,7 @@ func (s *survey) read(ctx context.Context, m *Mover, wanted []string, goes func(
 		}
 		d := databaseSurvey{name: db}
 		var total int
-		err := s.patiently(ctx, m, "reading the measurements of", s, func(ctx context.Context) (err error) {
+		err := s.patiently(ctx, p, "reading the measurements of", s, func(ctx context.Context) (err error) {
 			total, err = s.readDatabase(ctx, &d, goes)
 			return err
 		})

@@ -1,15 +1,20 @@
-package mover
+// Package planner looks at the backends of circles and plans moves: what has to go
+// where and by which rule, in which windows and about how much that is. It also
+// prepares destinations. It reads schemas and estimates; it copies nothing.
+package planner
 
 import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/patience"
 	"ringmaster/pkg/topology"
 )
 
@@ -31,24 +36,49 @@ type CircleLayout struct {
 	Former *topology.Placement
 }
 
-// PlanJob is what a planner needs of whoever runs it.
-type PlanJob interface {
+// Job is what a planner needs of whoever runs it.
+type Job interface {
 	Alive()
 	Wait(w *operation.Wait)
 	// PutChunk stores a chunk of the plan.
 	PutChunk(ctx context.Context, n int, slices []operation.Slice) (operation.Document, error)
 }
 
+// Backends gives the clients that backends are surveyed with; see mover.Backends.
+type Backends interface {
+	Client(ctx context.Context, op *operation.Operation, url string, guard func() error) (*influx.Client, error)
+}
+
+// Planner plans moves.
+type Planner struct {
+	backends Backends
+	patience *patience.Patience
+	now      func() time.Time
+}
+
+// New returns a planner for the given backends; nil for now means time.Now.
+func New(b Backends, p *patience.Patience, now func() time.Time) *Planner {
+	if now == nil {
+		now = time.Now
+	}
+	return &Planner{backends: b, patience: p, now: now}
+}
+
+// aliveEvery is how many names pass between two signs of life.
+const aliveEvery = 10_000
+
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
+
 // Plan surveys the backends and plans a move: what has to go where, cut into
 // slices, bundled into tasks. The plan has no tasks when there is nothing to move.
-func (m *Mover) Plan(ctx context.Context, op *operation.Operation, at Layout, job PlanJob) (operation.Plan, error) {
-	started := m.config.Now()
+func (p *Planner) Plan(ctx context.Context, op *operation.Operation, at Layout, job Job) (operation.Plan, error) {
+	started := p.now()
 	plan := operation.Plan{OperationID: op.ID, Kind: op.Kind, Epoch: at.Epoch, CreatedAt: started.UTC()}
 	parameters, err := operation.ParseMove(op.Kind, op.Parameters)
 	if err != nil {
 		return plan, err
 	}
-	sources, err := m.sources(ctx, op, at, parameters, &sharedWaiter{to: job, waits: map[string]*operation.Wait{}})
+	sources, err := p.sources(ctx, op, at, parameters, patience.Share(job))
 	for _, s := range sources {
 		defer s.client.Close()
 	}
@@ -57,14 +87,14 @@ func (m *Mover) Plan(ctx context.Context, op *operation.Operation, at Layout, jo
 	}
 	r := newRouter(parameters, at, sources)
 	err = surveyAll(ctx, sources, func(ctx context.Context, s *survey) error {
-		return s.read(ctx, m, parameters.Tuned().Databases, r.goes(s))
+		return s.read(ctx, p, parameters.Tuned().Databases, r.goes(s))
 	})
 	if err != nil {
 		return plan, err
 	}
 	r.assign()
 	e := estimation{
-		Mover: m, sources: sources, started: started,
+		Planner: p, sources: sources, started: started,
 		period: parameters.Period(op.CreatedAt), units: op.Kind == operation.KindClear, weighs: op.DryRun,
 	}
 	found := make([][]look, len(sources))
@@ -88,14 +118,14 @@ func (m *Mover) Plan(ctx context.Context, op *operation.Operation, at Layout, jo
 }
 
 // sources opens a client for every backend of the circles and every removed one.
-func (m *Mover) sources(ctx context.Context, op *operation.Operation, at Layout, move operation.Move, w *sharedWaiter) ([]*survey, error) {
+func (p *Planner) sources(ctx context.Context, op *operation.Operation, at Layout, move operation.Move, w *patience.Shared) ([]*survey, error) {
 	var out []*survey
 	add := func(circle int, b operation.PlanBackend) error {
-		client, err := m.backends.Client(ctx, op, b.URL, nil)
+		client, err := p.backends.Client(ctx, op, b.URL, nil)
 		if err != nil {
 			return fmt.Errorf("opening %s: %w", b.URL, err)
 		}
-		s := &survey{index: len(out), circle: circle, url: b.URL, client: client, backend: b, waiter: w.of(b.URL)}
+		s := &survey{index: len(out), circle: circle, url: b.URL, client: client, backend: b, waiter: w.Of(b.URL)}
 		s.place = s.index
 		if first := slices.IndexFunc(out, func(o *survey) bool { return topology.SameServer(o.url, s.url) }); first >= 0 {
 			s.place = first
@@ -130,7 +160,7 @@ func (m *Mover) sources(ctx context.Context, op *operation.Operation, at Layout,
 
 // bundle sorts what was found, by what its tasks have in common, and turns it
 // into tasks.
-func bundle(ctx context.Context, plan *operation.Plan, sources []*survey, found [][]look, job PlanJob) error {
+func bundle(ctx context.Context, plan *operation.Plan, sources []*survey, found [][]look, job Job) error {
 	type entry struct {
 		source int32
 		look
