@@ -199,7 +199,7 @@ func TestTwoDriversOfOneOperation(t *testing.T) {
 func TestNATSComesBack(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	r := &rig{t: t, planner: &planner{tasks: mixed()}, carrier: newCarrier(), log: newRigLog(t)}
+	r := &rig{t: t, planner: &plans{tasks: mixed()}, carrier: newCarrier(), log: newRigLog(t)}
 	server := startNATS(t, dir)
 	r.bus = bustest.Connect(t, bus.Options{URL: server.URL(), Token: server.Token()})
 	bustest.Apply(t, r.bus, bus.WithLeaseTTL(ttl))
