@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -17,9 +18,9 @@ import (
 	"ringmaster/pkg/operation"
 )
 
-// crashRounds is how often each kind of process is killed: 5 times, or as often
-// as the environment variable CRASH says.
-func crashRounds(t *testing.T) int {
+// crashRounds is how often each kind of process is killed: 5 times, or as often in
+// each kind of operation as the environment variable CRASH says.
+func crashRounds(t testing.TB) int {
 	t.Helper()
 	text := os.Getenv("CRASH")
 	if text == "" {
@@ -32,7 +33,7 @@ func crashRounds(t *testing.T) int {
 
 // crashDice returns the source of the random moments. CRASH_SEED repeats a run
 // that has failed, as far as the machine allows.
-func crashDice(t *testing.T) *rand.Rand {
+func crashDice(t testing.TB) *rand.Rand {
 	t.Helper()
 	seed := uint64(time.Now().UnixNano())
 	if text := os.Getenv("CRASH_SEED"); text != "" {
@@ -97,6 +98,15 @@ func (w *tripwire) seen() int {
 	return w.count
 }
 
+// disarm keeps the wire from springing; false says that it has sprung already.
+func (w *tripwire) disarm() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	armed := w.armed != nil && w.count < w.armed.request
+	w.armed = nil
+	return armed
+}
+
 // step counts a request and returns its stage if it is the one.
 func (w *tripwire) step() (stage int, spring func()) {
 	w.mu.Lock()
@@ -141,102 +151,238 @@ func (w *tripwire) watch(p *harness.Proxy) {
 	})
 }
 
-// crashSite is an installation that survives many rounds: two backends in the
-// circle and one that has left it, all of them holding what belongs elsewhere.
+// crashSite is an installation that survives many rounds: circles of two backends
+// and of one, and a backend that has left the first of them.
 type crashSite struct {
-	*installation
+	*circleSite
 
-	backends []*backend
-	proxies  []*harness.Proxy
-	wire     *tripwire
-	dice     *rand.Rand
-	// requests is how many one operation makes; it is measured by the rounds.
-	requests, tasksOf int
-	round             int
+	leaver  *backend
+	through *harness.Proxy
+	wire    *tripwire
+	dice    *rand.Rand
+	// seen is what an undisturbed operation of each kind comes to, as far as the
+	// rounds have shown.
+	seen  map[operation.Kind]extent
+	round int
 }
+
+// extent is how many requests and tasks an operation has.
+type extent struct{ requests, tasks int }
 
 func newCrashSite(t *testing.T) *crashSite {
 	t.Helper()
-	s := &crashSite{backends: startBackends(t, 3), wire: &tripwire{}, dice: crashDice(t)}
-	for _, b := range s.backends {
-		s.proxies = append(s.proxies, b.proxied())
+	s := &crashSite{
+		circleSite: newCircleSite(t, 2, 1), leaver: startBackend(t), wire: &tripwire{}, dice: crashDice(t),
+		seen: map[operation.Kind]extent{
+			operation.KindRebalance: {75, 8}, operation.KindRecovery: {95, 6},
+			operation.KindResync: {140, 14}, operation.KindClear: {95, 4},
+		},
 	}
-	s.installation = install(t)
-	for i, p := range s.proxies {
-		s.wire.watch(p)
-		s.behind[p.URL()] = s.backends[i].URL()
+	for i := range s.members {
+		for j := range s.members[i] {
+			s.wire.watch(s.proxy(i, j))
+		}
 	}
-	require.NoError(t, s.WriteConfigURLs(s.proxies[0].URL(), s.proxies[1].URL()))
-	s.startAPI()
-	s.startWorker()
+	s.through = s.leaver.proxied()
+	s.wire.watch(s.through)
+	s.start()
 	return s
 }
 
-// load makes the round's database.
-func (s *crashSite) load() string {
+// servers are all servers, that which has left included.
+func (s *crashSite) servers() []*backend { return append(s.all(), s.leaver) }
+
+// crashCase is an operation of one kind, whatever happens meanwhile.
+type crashCase struct {
+	kind operation.Kind
+	// load fills the round's database, whose policies are there.
+	load func(s *crashSite, db string)
+	// parameters are those of the operation, and want what it makes of what there
+	// was.
+	parameters func(s *crashSite) map[string]any
+	want       func(s *crashSite, before contents) contents
+	state      operation.State
+}
+
+func crashCases() []crashCase {
+	return []crashCase{
+		{
+			kind: operation.KindRebalance, state: operation.Succeeded,
+			load: func(s *crashSite, db string) {
+				for i, b := range append(s.members[0], s.leaver) {
+					s.eachMeasurement(func(m int, rp string, points int) {
+						b.write(db, rp, generate(fmt.Sprintf("b%d-m%02d", i, m), points))
+					})
+				}
+			},
+			parameters: func(s *crashSite) map[string]any {
+				return map[string]any{
+					"circle_id": 0, "operation": operation.RebalanceRemove,
+					"removed_backends": []harness.Backend{{Name: "leaver", URL: s.through.URL()}},
+				}
+			},
+			want: func(s *crashSite, before contents) contents { return s.rebalanced(before, 0, s.leaver) },
+		},
+		{
+			kind: operation.KindRecovery, state: operation.Succeeded, load: (*crashSite).loadCircles,
+			parameters: func(*crashSite) map[string]any { return map[string]any{"from_circle_id": 0, "to_circle_id": 1} },
+			want: func(s *crashSite, before contents) contents {
+				want, _ := s.recovered(before, 0, 1, everything)
+				return want
+			},
+		},
+		{
+			kind: operation.KindResync, state: operation.Succeeded, load: (*crashSite).loadCircles,
+			parameters: func(*crashSite) map[string]any { return map[string]any{} },
+			want: func(s *crashSite, before contents) contents {
+				want, _ := s.resynced(before, everything)
+				return want
+			},
+		},
+		{
+			// One window is not proven, whoever is killed, and stays.
+			kind: operation.KindClear, state: operation.PartiallyFailed,
+			load: func(s *crashSite, db string) {
+				s.eachMeasurement(func(m int, rp string, points int) {
+					name := fmt.Sprintf("m%02d", m)
+					for _, b := range s.members[0] {
+						b.write(db, rp, generate(name, points))
+					}
+				})
+				s.wrongPlace(db, "m03").write(db, "second", fmt.Sprintf("m03,host=h1,zone=z value=-1 %d\n", int64(firstTime)+1))
+			},
+			parameters: func(*crashSite) map[string]any { return map[string]any{"circle_id": 0} },
+			want:       func(s *crashSite, before contents) contents { return s.cleared(before, 0, everything).after },
+		},
+	}
+}
+
+// eachMeasurement calls f for each measurement and policy of a round.
+func (*crashSite) eachMeasurement(f func(m int, rp string, points int)) {
+	for m := range 8 {
+		f(m, "first", 1200)
+		f(m, "second", 300)
+	}
+}
+
+// loadCircles gives two circles the same measurements, with gaps and other values
+// in both, one that only a wrong place has, and one that only the second circle has.
+func (s *crashSite) loadCircles(db string) {
+	s.t.Helper()
+	s.eachMeasurement(func(m int, rp string, points int) {
+		name := fmt.Sprintf("m%02d", m)
+		var first, second strings.Builder
+		n := 0
+		for line := range strings.Lines(generate(name, points)) {
+			n++
+			if n%9 != m%9 && m < 7 {
+				first.WriteString(line)
+			}
+			switch {
+			case m%2 == 0 && m < 6, n%7 == m%7: // lacking, as a whole or here and there
+			case n%50 == 0 && m != 6:
+				second.WriteString(strings.Replace(line, " value=", " value=-", 1))
+			default:
+				second.WriteString(line)
+			}
+		}
+		at := s.ownerOf(0, db, name)
+		if m == 6 {
+			at = s.wrongPlace(db, name)
+		}
+		at.write(db, rp, first.String())
+		s.members[1][0].write(db, rp, second.String())
+	})
+}
+
+// prepare makes the round's database.
+func (s *crashSite) prepare(c *crashCase) string {
 	s.t.Helper()
 	s.round++
 	db := fmt.Sprintf("round%03d", s.round)
-	for i, b := range s.backends {
+	for _, b := range s.servers() {
 		b.exec(`CREATE DATABASE ` + db + ` WITH DURATION INF REPLICATION 1 SHARD DURATION 1d NAME first`)
 		b.exec(`CREATE RETENTION POLICY second ON ` + db + ` DURATION INF REPLICATION 1 SHARD DURATION 12w`)
-		for m := range 8 {
-			name := fmt.Sprintf("b%d-m%02d", i, m)
-			b.write(db, "first", generate(name, 1200))
-			b.write(db, "second", generate(name, 300))
-		}
 	}
+	c.load(s, db)
 	return db
 }
 
-// removed is the backend that has left the circle, as a request names it.
-func (s *crashSite) removed() []harness.Backend {
-	return []harness.Backend{{Name: "leaver", URL: s.proxies[2].URL()}}
+// moment chooses when to kill.
+func (s *crashSite) moment(kind operation.Kind) moment {
+	e := s.seen[kind]
+	m := moment{request: 1 + s.dice.IntN(e.requests*9/10), stage: s.dice.IntN(stages), tasks: -1}
+	if s.dice.IntN(4) == 0 {
+		m.tasks = s.dice.IntN(e.tasks)
+	}
+	return m
 }
 
 // crash runs one operation and kills at a random moment in it, and then revives;
-// it requires that the same operation ends well and that no point is missing.
-func (s *crashSite) crash(kill, revive func()) {
+// it requires that the same operation ends well and that all servers hold, value by
+// value, what they have to.
+func (s *crashSite) crash(c *crashCase, kill, revive func()) {
 	s.t.Helper()
-	db := s.load()
-	if s.requests == 0 {
-		// An undisturbed run first, to know how many moments there are.
-		s.wire.arm(moment{request: -1, tasks: -1}, nil)
-		op := s.rebalanceRemove(0, s.removed(), db)
-		s.succeed(op.ID)
-		s.requests, s.tasksOf = s.wire.seen(), len(s.tasks(op.ID))
-		s.requireMoved(0, s.backends, s.backends[:2], db)
-		s.drop(db)
-		db = s.load()
-	}
-	m := moment{request: 1 + s.dice.IntN(s.requests*9/10), stage: s.dice.IntN(stages), tasks: -1}
-	if s.dice.IntN(4) == 0 {
-		m.tasks = s.dice.IntN(s.tasksOf)
-	}
-	s.t.Logf("round %d: kill %s (an operation has %d requests and %d tasks)", s.round, m, s.requests, s.tasksOf)
+	db := s.prepare(c)
+	before := dumpAll(s.servers())
+	want := c.want(s, before)
+	want[s.leaver.URL()] = before[s.leaver.URL()]
+	require.NotEqual(s.t, before, want)
+	m := s.moment(c.kind)
+	s.t.Logf("round %d: %s, kill %s (it may have %+v)", s.round, c.kind, m, s.seen[c.kind])
 	sprung := s.wire.arm(m, kill)
-	op := s.rebalanceRemove(0, s.removed(), db)
-	if m.tasks >= 0 {
-		s.awaitTasks(op.ID, m.tasks)
-		kill()
-	} else {
-		select {
-		case <-sprung:
-		case <-s.context().Done():
-			s.t.Fatalf("the operation made only %d requests", s.wire.seen())
-		}
-	}
+	parameters := c.parameters(s)
+	parameters["databases"] = []string{db}
+	op, err := s.Client.Submit(s.context(), c.kind, parameters)
+	require.NoError(s.t, err)
+	s.await(op.ID, m, sprung, kill)
 	revive()
-	after := s.finish(op.ID, operation.Succeeded)
+	after := s.finish(op.ID, c.state)
 	require.Equal(s.t, op.ID, after.ID)
 	report := s.report(op.ID)
-	require.True(s.t, report.Equal, asJSON(s.t, report))
-	require.Zero(s.t, report.Slices.Unequal, asJSON(s.t, report))
-	s.requireMoved(0, s.backends, s.backends[:2], db)
+	require.Equal(s.t, c.state == operation.Succeeded, report.Equal, asJSON(s.t, report))
+	requireContents(s.t, want, dumpAll(s.servers()))
+	tasks := s.tasks(op.ID)
+	for _, task := range tasks {
+		require.False(s.t, task.State == operation.TaskFailed && c.state == operation.Succeeded, asJSON(s.t, task))
+	}
+	s.seen[c.kind] = extent{max(s.wire.seen(), 10), max(len(tasks), 1)}
 	s.drop(db)
 }
 
-// awaitTasks waits until that many tasks have ended.
+// await waits for the moment to kill, or kills at the end of an operation that was
+// shorter than thought.
+func (s *crashSite) await(id string, m moment, sprung <-chan struct{}, kill func()) {
+	s.t.Helper()
+	if m.tasks >= 0 {
+		s.awaitTasks(id, m.tasks)
+		kill()
+		return
+	}
+	ended := make(chan error, 1)
+	ctx, cancel := context.WithCancel(s.context())
+	defer cancel()
+	go func() {
+		_, err := s.Client.Wait(ctx, id, harness.Ended)
+		ended <- err
+	}()
+	select {
+	case <-sprung:
+		cancel()
+		<-ended
+	case err := <-ended:
+		require.NoError(s.t, err)
+		s.t.Logf("it ended with %d requests", s.wire.seen())
+		if s.wire.disarm() {
+			kill()
+			return
+		}
+		<-sprung
+	}
+}
+
+// awaitTasks waits until that many tasks have ended, or all of an operation that has
+// fewer.
 func (s *crashSite) awaitTasks(id string, n int) {
 	s.t.Helper()
 	require.Eventually(s.t, func() bool {
@@ -247,52 +393,73 @@ func (s *crashSite) awaitTasks(id string, n int) {
 				ended++
 			}
 		}
-		return err == nil && ended >= n
+		return err == nil && (ended >= n || len(all) > 0 && ended == len(all) && s.over(id))
 	}, patience, 5*time.Millisecond, "%d tasks have ended", n)
+}
+
+// over reports whether an operation has no tasks to come.
+func (s *crashSite) over(id string) bool {
+	op, err := s.Client.Operation(context.Background(), id)
+	return err == nil && op.State.Terminal()
 }
 
 func (s *crashSite) drop(db string) {
 	s.t.Helper()
-	for _, b := range s.backends {
+	for _, b := range s.servers() {
 		b.exec(`DROP DATABASE ` + db)
+	}
+}
+
+// rounds crashes operations of all kinds: quickly, as many in turn as rounds are
+// asked for, from a kind that depends on who is killed; at length, as many of each.
+func (s *crashSite) rounds(offset int, crash func(*crashCase)) {
+	s.t.Helper()
+	cases := crashCases()
+	n := crashRounds(s.t)
+	if os.Getenv("CRASH") != "" {
+		n *= len(cases)
+	}
+	for i := range n {
+		crash(&cases[(i+offset)%len(cases)])
 	}
 }
 
 func TestCrashOfAWorker(t *testing.T) {
 	t.Parallel()
 	s := newCrashSite(t)
-	for range crashRounds(t) {
-		s.crash(func() { s.Workers[len(s.Workers)-1].Kill() }, func() { s.startWorker() })
-	}
+	s.rounds(0, func(c *crashCase) {
+		s.crash(c, func() { s.Workers[len(s.Workers)-1].Kill() }, func() { s.startWorker() })
+	})
 }
 
 func TestCrashOfTheAPIWithEmbeddedNATS(t *testing.T) {
 	t.Parallel()
 	s := newCrashSite(t)
-	for range crashRounds(t) {
-		s.crash(func() { s.API.Kill() }, func() { s.startAPI() })
-	}
+	s.rounds(1, func(c *crashCase) {
+		s.crash(c, func() { s.API.Kill() }, func() { s.startAPI() })
+	})
 }
 
 func TestCrashOfTheAPIAndTheWorker(t *testing.T) {
 	t.Parallel()
 	s := newCrashSite(t)
-	for range crashRounds(t) {
-		s.crash(func() {
+	s.rounds(2, func(c *crashCase) {
+		s.crash(c, func() {
 			s.API.Kill()
 			s.Workers[len(s.Workers)-1].Kill()
 		}, func() {
 			s.startAPI()
 			s.startWorker()
 		})
-	}
+	})
 }
 
 func TestCrashOfABackend(t *testing.T) {
 	t.Parallel()
 	s := newCrashSite(t)
-	for range crashRounds(t) {
-		victim := s.backends[s.dice.IntN(len(s.backends))]
-		s.crash(victim.Kill, victim.Restart)
-	}
+	s.rounds(3, func(c *crashCase) {
+		all := s.servers()
+		victim := all[s.dice.IntN(len(all))]
+		s.crash(c, victim.Kill, victim.Restart)
+	})
 }

@@ -22,12 +22,14 @@ type faultCase struct {
 	// source and destination make the handlers of the proxies in front of the
 	// backends; nil is no fault.
 	source, destination func(p *harness.Proxy) http.HandlerFunc
-	// want is how the operation ends; words is what its error or its report then
+	// want, or or, is how the operation ends; words is what its error or its report then
 	// says.
-	want  operation.State
-	words string
-	// waits says that the operation shows meanwhile what it waits for.
+	want, or operation.State
+	words    string
+	// waits says that the operation shows meanwhile what it waits for, in these
+	// words if they are not those of the end.
 	waits bool
+	shown string
 }
 
 // only breaks the requests that match and forwards the others.
@@ -67,6 +69,10 @@ func truncate(p *harness.Proxy) http.HandlerFunc { return p.Truncate }
 
 func pretend(*harness.Proxy) http.HandlerFunc { return harness.Pretend }
 
+func partly(words string) func(*harness.Proxy) http.HandlerFunc {
+	return func(p *harness.Proxy) http.HandlerFunc { return p.PartialWrite(words) }
+}
+
 func errorHalfway(words string) func(*harness.Proxy) http.HandlerFunc {
 	return func(p *harness.Proxy) http.HandlerFunc { return p.ErrorHalfway(words) }
 }
@@ -91,7 +97,7 @@ func faultCases() []faultCase {
 		{name: "destination answers 500 to everything", destination: only(always, refuse(500, "meta store is gone")), want: operation.Failed, words: "meta store is gone", waits: true},
 		{name: "reads answered 503", source: only(read, refuse(503, "no more queries today")), want: operation.Failed, words: "no more queries today", waits: true},
 		{name: "source answers 500 to everything", source: only(always, refuse(500, "disk i/o error")), want: operation.Failed, words: "disk i/o error", waits: true},
-		{name: "every read carries an error half-way", source: only(read, errorHalfway("shard 7 went away")), want: operation.Failed, words: "shard 7 went away", waits: true},
+		{name: "every read carries an error half-way", source: only(read, errorHalfway("shard 7 went away")), want: operation.Failed, words: "shard 7 went away", waits: true, shown: "reading points from"},
 		{name: "every read is cut", source: only(read, cutAnswer(3000)), want: operation.Failed, words: "it ends in the middle", waits: true},
 		{name: "every write is cut", destination: only(write, cutRequest(1000)), want: operation.Failed, words: "writing to", waits: true},
 		{name: "destination is a black hole", destination: only(always, swallow), want: operation.Failed, words: "no byte came or went", waits: true},
@@ -106,6 +112,8 @@ func faultCases() []faultCase {
 		{name: "one read ends early as if complete", source: only(first(1, read), truncate), want: operation.Succeeded},
 		{name: "some reads are cut", source: only(first(2, read), cutAnswer(5000)), want: operation.Succeeded},
 		{name: "some writes are cut", destination: only(first(2, write), cutRequest(10_000)), want: operation.Succeeded},
+		{name: "every write is partial", destination: only(write, partly("partial write: a line is odd dropped=1")), want: operation.Failed, or: operation.PartiallyFailed, words: "a line is odd"},
+		{name: "one write is partial", destination: only(first(1, write), partly("partial write: a line is odd dropped=1")), want: operation.Succeeded},
 		{name: "some acknowledgements are lost", destination: only(first(2, write), cutAnswer(0)), want: operation.Succeeded},
 		{name: "one write is swallowed", destination: only(first(1, write), swallow), want: operation.Succeeded},
 		{name: "one write is acknowledged and forgotten", destination: only(first(1, write), pretend), want: operation.Succeeded},
@@ -113,51 +121,120 @@ func faultCases() []faultCase {
 	}
 }
 
-// All cases run at once, each in a circle of its own: most of them wait most of
-// the time.
-func TestFaultsNeverEndInAFalseSuccess(t *testing.T) {
-	t.Parallel()
-	const points, measurements = 700, 3
+// faultRig runs the cases of one kind of operation.
+type faultRig struct {
+	*installation
+
+	source, destination *backend
+	cases               []faultCase
+	// froms and tos are the proxies in front of source and destination, by case.
+	froms, tos []*harness.Proxy
+}
+
+// The data of a fault case.
+const faultPoints, faultMeasurements = 700, 3
+
+func newFaultRig(t *testing.T, cases []faultCase) *faultRig {
+	t.Helper()
 	b := startBackends(t, 2)
-	source, destination := b[0], b[1]
-	in := install(t)
-	cases := faultCases()
-	var circles []harness.Circle
-	froms, tos := make([]*harness.Proxy, len(cases)), make([]*harness.Proxy, len(cases))
+	r := &faultRig{installation: install(t), source: b[0], destination: b[1], cases: cases}
 	for i, c := range cases {
-		froms[i], tos[i] = source.proxied(), destination.proxied()
-		in.behind[tos[i].URL()] = destination.URL()
+		from, to := r.source.proxied(), r.destination.proxied()
+		r.behind[from.URL()], r.behind[to.URL()] = r.source.URL(), r.destination.URL()
 		if c.source != nil {
-			froms[i].Handle(c.source(froms[i]))
+			from.Handle(c.source(from))
 		}
 		if c.destination != nil {
-			tos[i].Handle(c.destination(tos[i]))
+			to.Handle(c.destination(to))
 		}
-		source.fill(fmt.Sprintf("case%02d", i), measurements, points)
-		circles = append(circles, harness.Circle{Name: c.name, Backends: []harness.Backend{{Name: fmt.Sprintf("owner-%d", i), URL: tos[i].URL()}}})
+		r.froms, r.tos = append(r.froms, from), append(r.tos, to)
+		r.source.fill(faultDatabase(i), faultMeasurements, faultPoints)
 	}
-	require.NoError(t, in.WriteCircles(circles...))
-	// Long enough for a wait to be told, in programs that the race detector slows
-	// down too.
-	impatient := []string{"-patience", "4s", "-backend-timeout", "2s"}
+	return r
+}
+
+func faultDatabase(i int) string { return fmt.Sprintf("case%02d", i) }
+
+// impatient is long enough for a wait to be told, in programs that the race
+// detector slows down too.
+func impatient() []string {
+	patience := "3s"
 	if raceEnabled {
-		impatient[1] = "8s"
+		patience = "8s"
 	}
-	in.startAPI(impatient...)
-	in.startWorker(append(impatient, "-slots", fmt.Sprint(len(cases)))...)
-	ids := make([]string, len(cases))
-	for i := range cases {
-		ids[i] = in.rebalanceRemove(i, []harness.Backend{{Name: "leaver", URL: froms[i].URL()}}, fmt.Sprintf("case%02d", i)).ID
+	return []string{"-patience", patience, "-backend-timeout", "2s"}
+}
+
+// circle is a circle of one proxy.
+func faultCircle(i int, which string, through ...*harness.Proxy) harness.Circle {
+	c := harness.Circle{Name: fmt.Sprintf("%s-%d", which, i)}
+	for j, p := range through {
+		c.Backends = append(c.Backends, harness.Backend{Name: fmt.Sprintf("%s-%d-%d", which, i, j), URL: p.URL()})
 	}
-	ended := make([]operation.Operation, len(cases))
+	return c
+}
+
+// run starts the programs, submits the operations of all cases, which run at once
+// since most of them wait most of the time, and requires that each ends as it
+// should. check looks at what is where after those that succeeded, and failed at
+// what is there after the others.
+func (r *faultRig) run(kind operation.Kind, parameters func(i int) map[string]any, check, failed func(t *testing.T, i int, report *operation.Report)) {
+	r.t.Helper()
+	r.startWorker(append(impatient(), "-slots", fmt.Sprint(len(r.cases)))...)
+	ids := make([]string, len(r.cases))
+	for i := range r.cases {
+		p := parameters(i)
+		p["databases"] = []string{faultDatabase(i)}
+		op, err := r.Client.Submit(r.context(), kind, p)
+		require.NoError(r.t, err)
+		ids[i] = op.ID
+	}
+	ended := r.awaitAll(ids)
+	for i, c := range r.cases {
+		r.t.(*testing.T).Run(c.name, func(t *testing.T) {
+			op, in := ended[i], r.as(t)
+			require.Contains(t, []operation.State{c.want, c.or}, op.State, "%v", op.Error)
+			if c.shown == "" {
+				c.shown = c.words
+			}
+			if c.waits {
+				requireWait(t, in.shownWaits(op.ID), c.shown, r.froms[i].URL(), r.tos[i].URL())
+			}
+			require.Empty(t, op.Waits, "nothing waits any more")
+			if op.State == operation.Succeeded {
+				report := in.report(op.ID)
+				require.True(t, report.Equal, asJSON(t, report))
+				check(t, i, &report)
+				return
+			}
+			require.NotNil(t, op.Error)
+			said := op.Error.Detail
+			if op.Report != nil {
+				report := in.report(op.ID)
+				require.False(t, report.Equal, asJSON(t, report))
+				require.NotZero(t, report.Slices.Unequal, asJSON(t, report))
+				said += asJSON(t, report)
+			}
+			require.Contains(t, said, c.words)
+			if failed != nil {
+				failed(t, i, nil)
+			}
+		})
+	}
+}
+
+// awaitAll waits until all operations have ended.
+func (r *faultRig) awaitAll(ids []string) []operation.Operation {
+	r.t.Helper()
+	ended := make([]operation.Operation, len(ids))
 	waiting := map[string]bool{}
-	require.Eventually(t, func() bool {
+	require.Eventually(r.t, func() bool {
 		open := 0
 		for i, id := range ids {
-			op, err := in.Client.Operation(bounded(t), id)
-			require.NoError(t, err)
+			op, err := r.Client.Operation(bounded(r.t), id)
+			require.NoError(r.t, err)
 			if len(op.Waits) > 0 {
-				waiting[cases[i].name] = true
+				waiting[r.cases[i].name] = true
 			}
 			if ended[i] = op; !op.State.Terminal() {
 				open++
@@ -166,36 +243,61 @@ func TestFaultsNeverEndInAFalseSuccess(t *testing.T) {
 		return open == 0
 	}, patience, 100*time.Millisecond, "every operation ends")
 	// Long waits are seen by whoever looks at the operation.
-	require.True(t, waiting["destination is a black hole"])
-	require.True(t, waiting["source is a black hole"])
-	for i, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			op, in := ended[i], in.as(t)
-			require.Equal(t, c.want, op.State, "%v", op.Error)
-			if c.waits {
-				requireWait(t, in.shownWaits(op.ID), c.words, froms[i].URL(), tos[i].URL())
-			}
-			require.Empty(t, op.Waits, "nothing waits any more")
-			if c.want != operation.Succeeded {
-				require.NotNil(t, op.Error)
-				said := op.Error.Detail
-				if op.Report != nil {
-					report := in.report(op.ID)
-					require.False(t, report.Equal, asJSON(t, report))
-					require.NotZero(t, report.Slices.Unequal, asJSON(t, report))
-					said += asJSON(t, report)
-				}
-				require.Contains(t, said, c.words)
-				return
-			}
-			report := in.report(op.ID)
-			require.True(t, report.Equal, asJSON(t, report))
-			require.Equal(t, int64(measurements*points), report.Points.Source)
-			require.Equal(t, int64(measurements*points), report.Points.Destination)
-			require.Equal(t, int64(measurements*points), op.Progress.Points.Verified)
-			in.requireMoved(i, b[:1], b[1:], fmt.Sprintf("case%02d", i))
-		})
+	require.True(r.t, waiting["destination is a black hole"])
+	require.True(r.t, waiting["source is a black hole"])
+	return ended
+}
+
+// verified requires that everything was proven to be at its owner.
+func (r *faultRig) verified(t *testing.T, report *operation.Report) {
+	t.Helper()
+	require.Equal(t, int64(faultMeasurements*faultPoints), report.Points.Source)
+	require.Equal(t, int64(faultMeasurements*faultPoints), report.Points.Destination)
+	require.Zero(t, report.Missing)
+}
+
+func TestFaultsOfARebalanceNeverEndInAFalseSuccess(t *testing.T) {
+	t.Parallel()
+	r := newFaultRig(t, faultCases())
+	var circles []harness.Circle
+	for i := range r.cases {
+		circles = append(circles, faultCircle(i, "owner", r.tos[i]))
 	}
+	require.NoError(t, r.WriteCircles(circles...))
+	r.startAPI(impatient()...)
+	r.run(operation.KindRebalance, func(i int) map[string]any {
+		return map[string]any{"circle_id": i, "operation": "rm", "removed_backends": []harness.Backend{{Name: "leaver", URL: r.froms[i].URL()}}}
+	}, func(t *testing.T, i int, report *operation.Report) {
+		r.verified(t, report)
+		r.as(t).requireMoved(i, []*backend{r.source}, []*backend{r.destination}, faultDatabase(i))
+	}, nil)
+}
+
+// The destination of a recovery holds some of it already, with other values.
+func TestFaultsOfARecoveryNeverEndInAFalseSuccess(t *testing.T) {
+	t.Parallel()
+	cases := faultCases()
+	for i := range cases {
+		if cases[i].want == operation.Failed {
+			cases[i].or = operation.PartiallyFailed
+		}
+	}
+	r := newFaultRig(t, cases)
+	var circles []harness.Circle
+	for i := range r.cases {
+		circles = append(circles, faultCircle(i, "from", r.froms[i]), faultCircle(i, "to", r.tos[i]))
+		r.destination.fill(faultDatabase(i), 0, 0)
+		r.destination.write(faultDatabase(i), "", strings.ReplaceAll(generate("m001", faultPoints-7), " value=", " value=-"))
+	}
+	require.NoError(t, r.WriteCircles(circles...))
+	r.startAPI(impatient()...)
+	r.run(operation.KindRecovery, func(i int) map[string]any {
+		return map[string]any{"from_circle_id": 2 * i, "to_circle_id": 2*i + 1}
+	}, func(t *testing.T, i int, report *operation.Report) {
+		r.verified(t, report)
+		require.Positive(t, report.Replaced, asJSON(t, report))
+		r.as(t).requireMoved(2*i+1, []*backend{r.source}, []*backend{r.destination}, faultDatabase(i))
+	}, nil)
 }
 
 // shownWaits returns everything that the progress of an operation has said that

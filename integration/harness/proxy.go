@@ -190,6 +190,26 @@ func (p *Proxy) Truncate(w http.ResponseWriter, r *http.Request) {
 	send(w, res, half)
 }
 
+// PartialWrite is the fault of a server that leaves the last line of a write out
+// and says so with its words. The body must not be compressed.
+func (p *Proxy) PartialWrite(words string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			Hangup()
+		}
+		lines := strings.TrimSuffix(string(body), "\n")
+		lines = lines[:strings.LastIndexByte(lines, '\n')+1]
+		r.Body, r.ContentLength = io.NopCloser(strings.NewReader(lines)), int64(len(lines))
+		if lines != "" {
+			if _, _, err := p.Fetch(r); err != nil {
+				Hangup()
+			}
+		}
+		Refuse(http.StatusBadRequest, words)(w, r)
+	}
+}
+
 // Pretend is the fault of a server that acknowledges a write and forgets it.
 func Pretend(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
