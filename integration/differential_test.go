@@ -338,9 +338,16 @@ func TestRebalanceAddBringsEveryPointToItsOwner(t *testing.T) {
 	}
 
 	// A second run finds the copies, compares them, and changes nothing.
-	op = in.rebalanceAdd(0)
-	in.finish(op.ID, operation.Succeeded)
+	again := in.finish(in.rebalanceAdd(0).ID, operation.Succeeded)
 	require.Equal(t, after, dumpAll(b))
+	require.Zero(t, again.Progress.Points.Copied)
+	require.Zero(t, again.Progress.Bytes.Written)
+	report = in.report(again.ID)
+	require.Positive(t, report.Slices.Total)
+	require.Equal(t, report.Slices.Total, report.Unchanged.Slices, asJSON(t, report))
+	require.Equal(t, report.Unchanged.Points, again.Progress.Points.Unchanged)
+	require.NotNil(t, again.Result)
+	require.True(t, strings.HasPrefix(again.Result.Note, "nothing to do"), again.Result.Note)
 }
 
 func TestRebalanceRemoveReadsTheRemovedBackendsWithTheirCredentials(t *testing.T) {

@@ -258,6 +258,53 @@ func TestInfluxProxyFault3FailedBatchesAndReadsEndAsDone(t *testing.T) {
 	require.Equal(t, 3, in.stats(0)[from.URL()].MeasurementDone)
 }
 
+// 4. clear drops a measurement because the ring says so, without checking that the
+// owner holds the data, in all retention policies.
+func TestInfluxProxyFault4ClearDropsBecauseTheRingSaysSo(t *testing.T) {
+	t.Parallel()
+	s := newCircleSite(t, 2)
+	s.start()
+	s.createDatabase("db")
+	for _, b := range s.all() {
+		b.exec(`CREATE RETENTION POLICY long ON db DURATION INF REPLICATION 1 SHARD DURATION 1d`)
+	}
+	wrong := func(measurement string) *backend { return s.wrongPlace("db", measurement) }
+	at := func(d int) int64 { return int64(firstTime) + int64(d)*int64(day) }
+	// The ring says of all of these that they belong elsewhere.
+	for n := range 12 {
+		name := fmt.Sprintf("m%02d", n)
+		owner, other := s.ownerOf(0, "db", name), wrong(name)
+		other.write("db", "daily", fmt.Sprintf("%s v=1i %d\n%s v=2i %d\n", name, at(0), name, at(1)))
+		switch n % 4 {
+		case 0: // nowhere else
+		case 1: // the owner lacks a point of the second day
+			owner.write("db", "daily", fmt.Sprintf("%s v=1i %d\n", name, at(0)))
+		case 2: // the owner holds all of one policy and nothing of the other
+			owner.write("db", "daily", fmt.Sprintf("%s v=1i %d\n%s v=2i %d\n", name, at(0), name, at(1)))
+			other.write("db", "long", fmt.Sprintf("%s v=7i %d\n", name, at(1)))
+		case 3: // the owner holds all of it
+			owner.write("db", "daily", fmt.Sprintf("%s v=1i %d\n%s v=2i %d\n", name, at(0), name, at(1)))
+		}
+	}
+	before := s.dump()
+	want := s.cleared(before, 0, everything)
+	require.Equal(t, 3*2+3+3, want.units)
+	require.EqualValues(t, 3+3+3*2, want.dropped)
+	op := s.requireCleared(s.ask("/clear?circle_id=0"), want)
+	require.Contains(t, op.Error.Detail, "were kept")
+	// Every value that there was is still with somebody.
+	after := s.dump()
+	for _, places := range before {
+		for place, points := range places {
+			for key := range points {
+				owner := s.ownerOf(0, "db", place.Measurement)
+				held := after[owner.URL()][place][key] != "" || after[wrong(place.Measurement).URL()][place][key] != ""
+				require.True(t, held, "lost: %v %s", place, key)
+			}
+		}
+	}
+}
+
 // 5. 2.4.7 copies only the default retention policy; 2.5.12 creates missing
 // policies as infinite. Shard durations, the default flag and the policy of each
 // point must survive a move exactly.

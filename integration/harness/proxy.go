@@ -26,6 +26,8 @@ type Proxy struct {
 	forward http.Handler
 	target  *url.URL
 	handler atomic.Pointer[http.HandlerFunc]
+	// probed is the handler of health probes.
+	probed  atomic.Pointer[http.HandlerFunc]
 	server  *http.Server
 	address string
 	closing context.Context //nolint:containedctx // the life of the proxy, for handlers that wait
@@ -64,10 +66,10 @@ func NewProxy(target string) (*Proxy, error) {
 		// A backend that is away answers nothing, as without a proxy.
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { Hangup() },
 	}
-	p.Handle(nil)
+	p.HandleAll(nil)
 	p.server = &http.Server{ErrorLog: silent, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if probes(r) {
-			p.Forward(w, r)
+			(*p.probed.Load())(w, r)
 			return
 		}
 		(*p.handler.Load())(w, r)
@@ -79,7 +81,14 @@ func NewProxy(target string) (*Proxy, error) {
 // URL is the proxy's own address, to be used in place of the backend's.
 func (p *Proxy) URL() string { return "http://" + p.address }
 
-// Handle replaces the handler of the requests to come; nil forwards them.
+// HandleAll is Handle for what the health probes ask, too.
+func (p *Proxy) HandleAll(h http.HandlerFunc) {
+	p.Handle(h)
+	p.probed.Store(p.handler.Load())
+}
+
+// Handle replaces the handler of the requests to come, other than those of health
+// probes; nil forwards them.
 func (p *Proxy) Handle(h http.HandlerFunc) {
 	if h == nil {
 		h = p.Forward
