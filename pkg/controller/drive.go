@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -204,7 +205,16 @@ func (t *turn) layout(ctx context.Context) (planner.Layout, error) {
 		}
 	}
 	at := planner.Layout{Epoch: current.Epoch}
-	for _, id := range p.Circles(len(current.Circles)) {
+	ids := p.Circles(len(current.Circles))
+	if op.Kind == operation.KindClear {
+		// The others are not touched, but they say what must stay.
+		for i := range current.Circles {
+			if id := current.Circles[i].ID; !slices.Contains(ids, id) {
+				ids = append(ids, id)
+			}
+		}
+	}
+	for _, id := range ids {
 		circle, err := layoutOf(current, former, id)
 		if err != nil {
 			return planner.Layout{}, err
@@ -324,15 +334,18 @@ func (t *turn) planned(ctx context.Context, plan *operation.Plan, doc operation.
 
 // nothingToDo says why a plan has no tasks.
 func (t *turn) nothingToDo(plan *operation.Plan) *operation.Result {
-	measurements := 0
+	measurements, elsewhere := 0, 0
 	for _, b := range plan.Backends {
 		measurements += b.Measurements
+		elsewhere += b.Measurements - b.InPlace
 	}
 	note := fmt.Sprintf("nothing to do: all %d measurements on %d backends are where they belong", measurements, len(plan.Backends))
 	if measurements == 0 {
 		note = fmt.Sprintf("nothing to do: no measurement was found on %d backends", len(plan.Backends))
 	} else if kind := t.record.Value.Kind; kind == operation.KindRecovery || kind == operation.KindResync {
 		note = fmt.Sprintf("nothing to do: of %d measurements none has a point to be copied", measurements)
+	} else if elsewhere > 0 {
+		note = fmt.Sprintf("nothing to do: of %d measurements that lie where they do not belong none has a point in the time asked for", elsewhere)
 	}
 	return &operation.Result{Note: note}
 }
@@ -346,7 +359,11 @@ func nothingMoved(v *operation.Verdict) *operation.Result {
 	if v.Slices.ByPoints == 0 && v.Slices.ByCount > 0 {
 		how = "by their counts alone, as was asked for"
 	}
-	return &operation.Result{Note: fmt.Sprintf("nothing to do: all %d points in %d slices were at their destinations already (%s)", v.Unchanged.Points, v.Slices.Total, how)}
+	note := fmt.Sprintf("nothing to do: all %d points in %d slices were at their destinations already (%s)", v.Unchanged.Points, v.Slices.Total, how)
+	if v.Different > 0 {
+		note += fmt.Sprintf("; %d of them with other values, which their owners keep", v.Different)
+	}
+	return &operation.Result{Note: note}
 }
 
 // finish stores the report and ends the operation.

@@ -401,6 +401,11 @@ func (t *turn) recopy(ctx context.Context, task operation.Task, v *operation.Tas
 			return task, fmt.Errorf("task %s: %w: its verdict is about slice %d of %d", v.ID, ledger.ErrUnreadable, i, len(all))
 		}
 		task.Slices = append(task.Slices, all[i])
+		if i < len(of.Checkpoint) {
+			// What has been settled is not seen again, and still counts.
+			e := of.Checkpoint[i]
+			task.Checkpoint = append(task.Checkpoint, operation.Evidence{State: operation.SliceCompared, Replaced: e.Replaced, Returned: e.Returned})
+		}
 		task.Estimated += all[i].Points
 	}
 	return task, nil

@@ -42,7 +42,7 @@ func (t *turn) publish(ctx context.Context) error {
 		}
 	}
 	t.heldBack = false
-	if current, err = t.barBehindFailures(ctx, current, wave, alive); err != nil {
+	if err := t.barBehindFailures(ctx, current, wave, alive); err != nil {
 		return err
 	}
 	now := t.options.Now()

@@ -441,7 +441,7 @@ func (c *carrier) copy(ctx context.Context, job mover.Job, pause func(*operation
 	}
 	for i := range all {
 		task := job.Task()
-		if i < len(task.Checkpoint) && task.Checkpoint[i].State != operation.SlicePending {
+		if i < len(task.Checkpoint) && task.Checkpoint[i].State.Finished() {
 			continue
 		}
 		s := &all[i]
@@ -453,6 +453,8 @@ func (c *carrier) copy(ctx context.Context, job mover.Job, pause func(*operation
 		e := operation.Evidence{State: operation.SliceCopied, Rows: s.Points}
 		var children []string
 		switch {
+		case slices.Contains(task.Barred, i):
+			e = operation.Evidence{State: operation.SliceFailed}
 		case strings.HasPrefix(s.Measurement, "lie"):
 			continue
 		case strings.HasPrefix(s.Measurement, "refused"):

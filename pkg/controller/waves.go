@@ -2,58 +2,38 @@ package controller
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"slices"
 
-	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/operation"
 )
 
-// codeEarlierFailed is the code of a task that was not begun because it was to
-// follow a copy that has failed.
-const codeEarlierFailed = "earlier_copy_failed"
-
-// barBehindFailures ends the tasks of a wave that would copy a measurement of
-// which an earlier wave has failed to copy a part: the waves are in the order of
-// whose value wins, and a value that arrived in place of another one would stay.
-// Tasks about other measurements go on. It returns the tasks that are left.
-func (t *turn) barBehindFailures(ctx context.Context, current []*operation.Task, wave int, alive map[string]bool) ([]*operation.Task, error) {
+// barBehindFailures bars the slices of a wave that would copy a measurement of which
+// an earlier wave has failed to copy a part: the waves are in the order of whose
+// value wins, and a value that arrived in place of another one would stay. All
+// other slices go on.
+func (t *turn) barBehindFailures(ctx context.Context, current []*operation.Task, wave int, alive map[string]bool) error {
 	if wave <= t.barred {
-		return current, nil
+		return nil
 	}
-	t.barred = wave
 	failed := map[measurementName]bool{}
 	for _, task := range current {
 		if task.Wave >= wave || task.State != operation.TaskFailed || task.Phase == operation.PhaseVerify {
 			continue
 		}
 		if err := t.notCopiedBy(ctx, task, failed); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if len(failed) == 0 {
-		return current, nil
-	}
-	left := current[:0:0]
 	for _, task := range current {
-		if task.Wave != wave || task.State.Ended() || alive[task.ID] {
-			left = append(left, task)
+		if len(failed) == 0 || task.Wave != wave || task.State.Ended() || alive[task.ID] {
 			continue
 		}
-		name, err := t.touches(ctx, task, failed)
-		if err != nil {
-			return nil, err
-		}
-		if name == nil {
-			left = append(left, task)
-			continue
-		}
-		t.heldBack = true
-		if err := t.bar(ctx, task.ID, *name); err != nil {
-			return nil, err
+		if err := t.bar(ctx, task, failed); err != nil {
+			return err
 		}
 	}
-	return left, nil
+	t.barred = wave
+	return nil
 }
 
 // measurementName is a measurement wherever it lies.
@@ -73,36 +53,28 @@ func (t *turn) notCopiedBy(ctx context.Context, task *operation.Task, failed map
 	return nil
 }
 
-// touches returns the first of some measurements that a task is about.
-func (t *turn) touches(ctx context.Context, task *operation.Task, some map[measurementName]bool) (*measurementName, error) {
+// bar tells a task that nobody works on which of its slices are not to be copied.
+func (t *turn) bar(ctx context.Context, task *operation.Task, failed map[measurementName]bool) error {
 	all, err := t.ledger.Slices(ctx, &t.record.Value, task)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	var barred []int
 	for i := range all {
-		if name := (measurementName{all[i].Database, all[i].Measurement}); some[name] {
-			return &name, nil
+		if failed[measurementName{all[i].Database, all[i].Measurement}] {
+			barred = append(barred, i)
 		}
 	}
-	return nil, nil //nolint:nilnil // none of them is an answer
-}
-
-// bar fails a task that nobody has begun.
-func (t *turn) bar(ctx context.Context, id string, name measurementName) error {
-	was := t.tasks[id]
-	task := was.Value
-	now := t.options.Now().UTC()
-	task.State, task.FinishedAt, task.UpdatedAt = operation.TaskFailed, &now, now
-	task.Error = &operation.Error{
-		Code: codeEarlierFailed, TaskID: id,
-		Detail: operation.Clip(fmt.Sprintf("measurement %q of database %q could not be copied from where it is to be copied from first; start the operation again once that is mended", name.name, name.database)),
+	if slices.Equal(barred, task.Barred) {
+		return nil
 	}
-	next, err := t.ledger.UpdateTask(ctx, was, task)
-	if errors.Is(err, ledger.ErrConflict) {
-		return nil // somebody has begun it, or ended it; the next turn sees it
-	}
+	was := t.tasks[task.ID]
+	next := was.Value
+	next.Barred, next.UpdatedAt = barred, t.options.Now().UTC()
+	// When somebody has begun it meanwhile, this turn begins anew.
+	stored, err := t.ledger.UpdateTask(ctx, was, next)
 	if err == nil {
-		t.tasks[id] = next
+		t.tasks[task.ID] = stored
 	}
 	return err
 }

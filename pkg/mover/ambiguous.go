@@ -11,6 +11,22 @@ import (
 	"ringmaster/pkg/operation"
 )
 
+// markOverlaps marks the slices of one database that several shard groups of one end
+// cover by now: groups may have come up since the plan was made, also by what was
+// copied.
+func (t *transfer) markOverlaps(ctx context.Context, all []operation.Slice) error {
+	for _, e := range []*end{t.source, t.destination} {
+		h, err := e.holding(ctx, all[0].Database)
+		if err != nil {
+			return err
+		}
+		for i := range all {
+			all[i].Overlap = all[i].Overlap || h.several(all[i].RetentionPolicy, &all[i])
+		}
+	}
+	return nil
+}
+
 // refuseAmbiguous checks the types of fields in a window that several shard
 // groups of one end cover. There the server reads a field as one type: it casts
 // integers to floats and hides booleans or strings, so a field that has several

@@ -26,7 +26,16 @@ func (t *transfer) copy(ctx context.Context) error {
 	t.evidence = make(operation.Checkpoint, len(all))
 	copy(t.evidence, t.task.Checkpoint)
 	pending := func(i int) bool { return !t.evidence[i].State.Finished() }
-	for _, group := range t.groups(all, pending) {
+	if err := t.failBarred(ctx); err != nil {
+		return err
+	}
+	for n, group := range t.groups(all, pending) {
+		if n == 0 && t.task.Attempt > 1 {
+			// Another attempt has begun this group, and may have written it.
+			for _, i := range group {
+				t.begun[i] = true
+			}
+		}
 		if err := t.copyGroup(ctx, group, 0); err != nil {
 			return err
 		}
@@ -49,6 +58,25 @@ func (t *transfer) copy(ctx context.Context) error {
 		failure.Detail = operation.Clip(failure.Detail + "; the first, " + sliceName(&first.Slice) + ": " + first.Detail)
 	}
 	return failure
+}
+
+// failBarred ends the slices that are not to be copied.
+func (t *transfer) failBarred(ctx context.Context) error {
+	var problems []operation.SliceError
+	for _, i := range t.task.Barred {
+		if i < 0 || i >= len(t.slices) || t.evidence[i].State.Finished() {
+			continue
+		}
+		t.evidence[i].State = operation.SliceFailed
+		problems = append(problems, operation.SliceError{
+			Index: i, Slice: t.slices[i], Code: operation.CodeEarlierFailed,
+			Detail: "a copy of this measurement that was to come first has failed, and this one's values would stay in its place; mend that and start the operation again",
+		})
+	}
+	if len(problems) == 0 {
+		return nil
+	}
+	return t.checkpoint(ctx, nil, problems...)
 }
 
 // copyGroup copies the slices of one group and stores what came of it. A group
@@ -127,7 +155,7 @@ func (t *transfer) checkpoint(ctx context.Context, group []int, problems ...oper
 		if e.State == operation.SliceUnchanged || e.State == operation.SliceSameCounts {
 			unchanged += e.Rows
 		} else {
-			copied += e.Rows
+			copied += e.Rows + e.Returned
 		}
 	}
 	read, written := t.read.take(), t.sent.take()
@@ -147,9 +175,18 @@ func (t *transfer) checkpoint(ctx context.Context, group []int, problems ...oper
 
 // tryGroup copies a group's slices, and leaves their evidence in t.evidence
 // only when everything is acknowledged.
-func (t *transfer) tryGroup(ctx context.Context, group []int) error {
+func (t *transfer) tryGroup(ctx context.Context, group []int) (err error) {
 	all := pick(t.slices, group)
 	found := make([]operation.Evidence, len(all))
+	defer func() {
+		for i := range found {
+			// What has been written is found there by the next try.
+			t.begun[group[i]] = err != nil && (t.begun[group[i]] || found[i].Written+found[i].Returned > 0)
+		}
+	}()
+	if err := t.markOverlaps(ctx, all); err != nil {
+		return err
+	}
 	occupied, err := t.destination.Occupied(ctx, selections(all))
 	if err != nil {
 		return err
@@ -158,7 +195,7 @@ func (t *transfer) tryGroup(ctx context.Context, group []int) error {
 	for i := range all {
 		found[i].State, found[i].DestinationEmpty = operation.SliceCopied, !occupied[i]
 		// What an attempt has noted that ended before it was through.
-		found[i].Replaced = t.evidence[group[i]].Replaced
+		found[i].Replaced, found[i].Returned = t.evidence[group[i]].Replaced, t.evidence[group[i]].Returned
 		if all[i].Expired {
 			// Nothing is copied; the verification counts it.
 			continue
@@ -170,13 +207,12 @@ func (t *transfer) tryGroup(ctx context.Context, group []int) error {
 			held = append(held, i)
 		} else {
 			empty = append(empty, i)
-			t.begun[group[i]] = true
 		}
 	}
 	if err := t.bring(ctx, all, empty, found, t.fill); err != nil {
 		return err
 	}
-	if held, err = t.leaveSameCounts(ctx, all, held, found); err != nil {
+	if held, err = t.leaveSameCounts(ctx, group, all, held, found); err != nil {
 		return err
 	}
 	if err := t.bring(ctx, all, held, found, t.complete); err != nil {
@@ -190,7 +226,6 @@ func (t *transfer) tryGroup(ctx context.Context, group []int) error {
 			found[i].State = operation.SliceCopied
 		}
 		t.evidence[n] = found[i]
-		delete(t.begun, n)
 	}
 	return nil
 }
@@ -198,16 +233,27 @@ func (t *transfer) tryGroup(ctx context.Context, group []int) error {
 // leaveSameCounts finds the slices of which both ends have the same counts per
 // series and field, when the operation asks for no more than that, and returns
 // the others.
-func (t *transfer) leaveSameCounts(ctx context.Context, all []operation.Slice, which []int, found []operation.Evidence) ([]int, error) {
-	if len(which) == 0 || t.depth() != operation.DepthCount {
-		return which, nil
+func (t *transfer) leaveSameCounts(ctx context.Context, group []int, all []operation.Slice, held []int, found []operation.Evidence) ([]int, error) {
+	if t.depth() != operation.DepthCount {
+		return held, nil
+	}
+	var which, others []int
+	for _, i := range held {
+		// Once something has been written, equal counts are our own doing.
+		if t.begun[group[i]] || t.evidence[group[i]].State == operation.SliceCompared {
+			others = append(others, i)
+		} else {
+			which = append(which, i)
+		}
+	}
+	if len(which) == 0 {
+		return others, nil
 	}
 	chosen := pick(all, which)
 	here, there, err := t.talliesOfBoth(ctx, chosen)
 	if err != nil {
 		return nil, err
 	}
-	var others []int
 	for n, i := range which {
 		if here[n] != there[n] {
 			others = append(others, i)
@@ -218,32 +264,50 @@ func (t *transfer) leaveSameCounts(ctx context.Context, all []operation.Slice, w
 	return others, nil
 }
 
+// holdingIf asks how the destination keeps the database when a slice is disputed.
+func (t *transfer) holdingIf(ctx context.Context, found []operation.Evidence, all []operation.Slice) (holding, error) {
+	if !slices.ContainsFunc(found, func(e operation.Evidence) bool { return e.State == operation.SliceCompared }) {
+		return holding{}, nil
+	}
+	return t.destination.holding(ctx, all[0].Database)
+}
+
 // settleDisputes lets the source's values replace those of the destination, in
 // the slices where both have one. How many there are is stored first: once they
 // are replaced nobody can count them any more.
 func (t *transfer) settleDisputes(ctx context.Context, group []int, all []operation.Slice, held []int, found []operation.Evidence) error {
 	var disputed []int
 	noted := slices.Clone(t.evidence)
+	there, err := t.holdingIf(ctx, found, all)
+	if err != nil {
+		return err
+	}
 	for _, i := range held {
 		if found[i].State != operation.SliceCompared {
 			continue
 		}
+		if there.overlaps(&all[i]) {
+			return &operation.Error{Code: "overlapping_groups", Detail: fmt.Sprintf(
+				"%d points have other values at %s, where several shard groups cover this window: InfluxDB would keep both values. All that was missing is copied; rewrite these points at one of the two ends and start the operation again",
+				found[i].Replaced, t.destination.URL())}
+		}
 		disputed = append(disputed, i)
 		n := group[i]
-		noted[n] = operation.Evidence{State: operation.SliceCompared, Replaced: found[i].Replaced}
+		noted[n] = operation.Evidence{State: operation.SliceCompared, Replaced: found[i].Replaced, Returned: found[i].Returned}
 	}
 	if len(disputed) == 0 {
 		return nil
 	}
-	if err := t.job.Checkpoint(ctx, func(task *operation.Task) { task.Checkpoint = slices.Clone(noted) }); err != nil {
+	err = t.job.Checkpoint(ctx, func(task *operation.Task) { task.Checkpoint = slices.Clone(noted) })
+	if err != nil {
 		return err
 	}
 	copy(t.evidence, noted)
 	return t.bring(ctx, all, disputed, found, t.overrule)
 }
 
-// bring runs fill or complete for some slices of a group and keeps their
-// evidence in found.
+// bring runs fill, complete or overrule for some slices of a group and keeps their
+// evidence in found, also when it fails.
 func (t *transfer) bring(ctx context.Context, all []operation.Slice, which []int, found []operation.Evidence,
 	by func(context.Context, *batcher, []operation.Slice, []operation.Evidence) error,
 ) error {
@@ -262,13 +326,10 @@ func (t *transfer) bring(ctx context.Context, all []operation.Slice, which []int
 	err := t.writing(ctx, t.destination, &chosen[0], refused, func(ctx context.Context, out *batcher) error {
 		return by(ctx, out, chosen, evidence)
 	})
-	if err != nil {
-		return err
-	}
 	for n, i := range which {
 		found[i] = evidence[n]
 	}
-	return nil
+	return err
 }
 
 // fill copies slices whose destination is empty: everything that is read is

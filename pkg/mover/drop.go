@@ -144,7 +144,7 @@ func (d *dropper) refuseOneServer(ctx context.Context) error {
 
 // oneServer reports whether both ends are answered by one process, and names it.
 func (d *dropper) oneServer(ctx context.Context) (one bool, id string, err error) {
-	for {
+	for range identityTries {
 		before, err := d.identity(ctx, d.source)
 		if err != nil {
 			return false, "", err
@@ -165,7 +165,14 @@ func (d *dropper) oneServer(ctx context.Context) (one bool, id string, err error
 		// It was started anew in between, so that the two questions may have been
 		// answered by two processes of one server.
 	}
+	return false, "", &operation.Error{Code: codeIdentityUnknown, TaskID: d.task.ID, Detail: fmt.Sprintf(
+		"%s is answered by another process each time, so whether it and %s are two servers is not known, and nothing was dropped; give each backend an address of its own",
+		d.task.Source, d.task.Destination)}
 }
+
+// identityTries is how often a server may have been started anew while it is asked
+// who it is.
+const identityTries = 5
 
 // identity asks an end who it is. One that does not tell is not dropped from:
 // nothing else proves two addresses to be two servers without writing.

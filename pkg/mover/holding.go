@@ -81,6 +81,24 @@ func (h *holding) several(policy string, s *operation.Slice) bool {
 	return n > 1
 }
 
+// overlaps reports whether two shard groups of a slice's policy have a time in
+// common that lies in its window: a point that is written there again need not
+// come to where it was.
+func (h *holding) overlaps(s *operation.Slice) bool {
+	groups := h.groups[s.RetentionPolicy]
+	for i := range groups {
+		for j := range i {
+			common := *s
+			common.From = max(s.From, groups[i].From, groups[j].From)
+			common.To = min(s.To, groups[i].To, groups[j].To)
+			if common.From < common.To && meets(&groups[i], s, 0) && meets(&groups[j], s, 0) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // meets reports whether a shard group, which may end by some slack later, and a
 // window have a time in common.
 func meets(g *influx.ShardGroup, s *operation.Slice, slack uint64) bool {

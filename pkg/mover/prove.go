@@ -143,6 +143,8 @@ func (d *dropper) proveUnits(ctx context.Context, group []int, byField bool) ([]
 	if err != nil {
 		return nil, err
 	}
+	// What types there are is part of what has to be true at this moment.
+	d.source.types, d.destination.types = influx.MixedTypes{}, influx.MixedTypes{}
 	proofs := make([]*proof, len(group))
 	for i, n := range group {
 		proofs[i] = &proof{index: n, unit: d.slices[n]}

@@ -106,6 +106,9 @@ func (t *transfer) judgeGroup(ctx context.Context, group []int, of *operation.Ta
 
 // judge tries to reach a verdict on the slices of a group.
 func (t *transfer) judge(ctx context.Context, group []int, of *operation.Task, v *judgement) error {
+	if err := t.refuseNewOverlaps(ctx, group); err != nil {
+		return err
+	}
 	var byCount, byDigest, byPoints []int
 	digest := t.digest()
 	for _, i := range group {
@@ -168,6 +171,24 @@ func (t *transfer) unchanged(i int, v *judgement) {
 		problem.Resolution = operation.ResolutionExtra
 		v.AddProblem(problem)
 	}
+}
+
+// refuseNewOverlaps refuses a group in which a slice has come to lie under several
+// shard groups of several types: counts and points are then not what they seem.
+func (t *transfer) refuseNewOverlaps(ctx context.Context, group []int) error {
+	all := pick(t.slices, group)
+	if err := t.markOverlaps(ctx, all); err != nil {
+		return err
+	}
+	for n, i := range group {
+		copied := t.evidence[i].State.Finished() && t.evidence[i].State != operation.SliceFailed && t.evidence[i].State != operation.SliceHandedOver
+		if all[n].Overlap && !all[n].Expired && copied {
+			if err := t.refuseAmbiguous(ctx, &all[n]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // digest reports whether the operation wants the destination read back even
@@ -345,6 +366,14 @@ func (t *transfer) weigh(ctx context.Context, i int, d *difference, v *judgement
 		}
 		found.Expired, found.Missing = expired, d.missing-expired
 	}
+	if t.task.Mutual && d.extra > 0 {
+		expired, err := t.expiredExtra(ctx, i, d.extra)
+		if err != nil {
+			return err
+		}
+		found.Expired += expired
+		found.Extra -= expired
+	}
 	problem := t.problem(i)
 	problem.Source, problem.Destination, problem.Example = d.source, d.destination, d.example
 	problem.Missing, problem.Extra, problem.Different = found.Missing, found.Extra, found.Different
@@ -354,8 +383,8 @@ func (t *transfer) weigh(ctx context.Context, i int, d *difference, v *judgement
 		v.Reopen(i, found, problem)
 		return nil
 	}
-	v.verified += d.source - found.Expired
-	found.Replaced = e.Replaced
+	v.verified += max(d.source, d.destination) - found.Expired - found.Extra
+	found.Replaced, found.Returned = e.Replaced, e.Returned
 	if e.State == operation.SliceUnchanged {
 		found.Unchanged = operation.Amount{Slices: 1, Points: d.source}
 	}
@@ -387,20 +416,30 @@ func (t *transfer) problem(i int) operation.Problem {
 }
 
 // expiredMissing returns how many of the points missing at the destination are
-// older than its retention admits by now, by the destination's own words during
-// the copy or by the clock.
+// older than its retention admits by now, by its own words during the copy or by
+// the clock.
 func (t *transfer) expiredMissing(ctx context.Context, i int, missing int64) (int64, error) {
+	return t.expiredAt(ctx, t.destination, i, missing, func(d *difference) int64 { return d.missing })
+}
+
+// expiredExtra is the same for points that only the destination has, and that the
+// source does not admit.
+func (t *transfer) expiredExtra(ctx context.Context, i int, extra int64) (int64, error) {
+	return t.expiredAt(ctx, t.source, i, extra, func(d *difference) int64 { return d.extra })
+}
+
+func (t *transfer) expiredAt(ctx context.Context, at *end, i int, lacking int64, of func(*difference) int64) (int64, error) {
 	s := t.slices[i]
-	refused := min(missing, t.evidence[i].Expired)
-	policies, err := t.destination.RetentionPolicies(ctx, s.Database)
+	refused := min(lacking, t.evidence[i].Expired)
+	policies, err := at.RetentionPolicies(ctx, s.Database)
 	if err != nil {
 		return 0, err
 	}
-	at := slices.IndexFunc(policies, func(p influx.RetentionPolicy) bool { return p.Name == s.RetentionPolicy })
-	if at < 0 || policies[at].Duration == 0 {
+	n := slices.IndexFunc(policies, func(p influx.RetentionPolicy) bool { return p.Name == s.RetentionPolicy })
+	if n < 0 || policies[n].Duration == 0 {
 		return 0, nil
 	}
-	cutoff := t.Now().Add(-policies[at].Duration).UnixNano()
+	cutoff := t.Now().Add(-policies[n].Duration).UnixNano()
 	if cutoff <= s.From {
 		return refused, nil
 	}
@@ -411,7 +450,7 @@ func (t *transfer) expiredMissing(ctx context.Context, i int, missing int64) (in
 	if err != nil {
 		return 0, err
 	}
-	return min(missing, max(refused, diffs[0].missing)), nil
+	return min(lacking, max(refused, of(&diffs[0]))), nil
 }
 
 // countExpired counts what was left out of the copy because retention no longer
@@ -437,5 +476,9 @@ func (t *transfer) notCopied(i int, of *operation.Task, v *judgement) {
 	if at >= 0 {
 		p.Code, p.Detail = of.Problems[at].Code, of.Problems[at].Detail
 	}
+	// What was settled before it failed is settled.
+	e := &t.evidence[i]
+	p.Replaced = e.Replaced
+	v.Count(operation.Findings{Replaced: e.Replaced, Returned: e.Returned})
 	v.AddProblem(p)
 }

@@ -18,6 +18,9 @@ type Report struct {
 	// Replaced counts the points of which the destination had another value that
 	// gave way to the source's, by the rule of the kind.
 	Replaced int64 `json:"replaced"`
+	// Returned counts the points that the sources of a resync lacked and have been
+	// given.
+	Returned int64 `json:"returned"`
 	// Unchanged is what was found equal at both ends and not copied; Dropped and
 	// Kept are what a clear has removed and what it had to leave.
 	Unchanged  Amount    `json:"unchanged"`
@@ -25,6 +28,8 @@ type Report struct {
 	Kept       Amount    `json:"kept"`
 	Problems   []Problem `json:"problems"`
 	Unreported int       `json:"problems_left_out,omitempty"`
+	// Notes are what a person should know about how this was found out.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // SliceTotals counts slices. Unequal ones have a problem each.

@@ -45,6 +45,9 @@ type Task struct {
 	// The slices are either a span of the stored plan or written out.
 	Span   *Span   `json:"span,omitempty"`
 	Slices []Slice `json:"slices,omitempty"`
+	// Barred are the slices, by index, that are not to be copied, since what was to
+	// be copied before them has failed.
+	Barred []int `json:"barred,omitempty"`
 	// Estimated is the plan's estimate of points.
 	Estimated int64     `json:"estimated"`
 	State     TaskState `json:"state"`

@@ -29,6 +29,8 @@ type Findings struct {
 	// Replaced counts the points of which the destination had another value that
 	// gave way.
 	Replaced int64 `json:"replaced,omitempty"`
+	// Returned counts the points copied to the source, which lacked them.
+	Returned int64 `json:"returned,omitempty"`
 	// Unchanged are slices that were not copied, being equal; Dropped and Kept
 	// are what a clear has removed and what it had to leave.
 	Unchanged Amount `json:"unchanged,omitzero"`
@@ -55,6 +57,7 @@ func (f *Findings) add(o *Findings, sign int64) {
 	f.Different += sign * o.Different
 	f.Expired += sign * o.Expired
 	f.Replaced += sign * o.Replaced
+	f.Returned += sign * o.Returned
 	f.Unchanged.add(o.Unchanged, sign)
 	f.Dropped.add(o.Dropped, sign)
 	f.Kept.add(o.Kept, sign)
@@ -125,16 +128,20 @@ func (v *Verdict) Report(id string, depth Depth) Report {
 	if problems == nil {
 		problems = []Problem{}
 	}
-	if depth == "" {
+	notes := []string{}
+	switch depth {
+	case "":
 		depth = DepthCount
+	case DepthCount:
+		notes = append(notes, "slices of which both ends had the same counts were taken for equal without looking at their points, as depth=count asks")
 	}
 	return Report{
 		OperationID: id, Depth: depth,
 		Equal:  v.Slices.Equal == v.Slices.Total && v.Slices.Unequal == 0 && v.Missing == 0 && v.Different == 0,
 		Slices: v.Slices, Points: v.Points,
 		Missing: v.Missing, Extra: v.Extra, Different: v.Different, Expired: v.Expired,
-		Replaced: v.Replaced, Unchanged: v.Unchanged, Dropped: v.Dropped, Kept: v.Kept,
-		Problems: problems, Unreported: v.LeftOut,
+		Replaced: v.Replaced, Returned: v.Returned, Unchanged: v.Unchanged, Dropped: v.Dropped, Kept: v.Kept,
+		Problems: problems, Unreported: v.LeftOut, Notes: notes,
 	}
 }
 
@@ -164,6 +171,9 @@ const (
 	CodeUnequal = "unequal"
 	// CodeNotCopied: the copy of the slice did not end.
 	CodeNotCopied = "not_copied"
+	// CodeEarlierFailed: the slice was not copied, because another copy that was
+	// to come first has failed.
+	CodeEarlierFailed = "earlier_copy_failed"
 	// CodeNotVerified: the slice could not be compared.
 	CodeNotVerified = "not_verified"
 )

@@ -22,7 +22,8 @@ import (
 type Layout struct {
 	Epoch uint64
 	// Circles are those that the operation is about, as it names them: for
-	// a recovery first the one that is read.
+	// a recovery first the one that is read, for a clear first the one that is
+	// cleared and then all others, since a server may serve several.
 	Circles []CircleLayout
 }
 
@@ -86,7 +87,15 @@ func (p *Planner) Plan(ctx context.Context, op *operation.Operation, at Layout, 
 		return plan, err
 	}
 	r := newRouter(parameters, at, sources)
+	if op.Kind == operation.KindClear {
+		if err := p.tellApart(ctx, sources); err != nil {
+			return plan, err
+		}
+	}
 	err = surveyAll(ctx, sources, func(ctx context.Context, s *survey) error {
+		if !r.asks(s) {
+			return nil
+		}
 		return s.read(ctx, p, parameters.Tuned().Databases, r.goes(s))
 	})
 	if err != nil {
@@ -106,6 +115,9 @@ func (p *Planner) Plan(ctx context.Context, op *operation.Operation, at Layout, 
 		return plan, err
 	}
 	for _, s := range sources {
+		if op.Kind == operation.KindClear && s.circle != 0 {
+			continue // looked at only to be left alone; they come last
+		}
 		plan.Backends = append(plan.Backends, s.backend)
 		if s.sampled > 0 {
 			plan.Notes = append(plan.Notes, fmt.Sprintf("%s: the points of %d measurement windows are estimated from a sample", s.url, s.sampled))
@@ -198,14 +210,13 @@ func bundle(ctx context.Context, plan *operation.Plan, sources []*survey, found 
 // policies lists what has to exist at each destination before points arrive:
 // all policies of a database that has anything to move there. Where sources
 // disagree about a policy, the one that keeps points longest counts, so that no
-// point is refused. A source that is given points in return keeps its default.
+// point is refused.
 func policies(sources []*survey, found [][]look) []operation.PlanPolicy {
 	type target struct {
 		backend  int
 		database string
 	}
 	givers := map[target]map[int]bool{}
-	inReturn := map[target]bool{}
 	give := func(from, to int, database string) {
 		t := target{to, database}
 		if givers[t] == nil {
@@ -221,9 +232,7 @@ func policies(sources []*survey, found [][]look) []operation.PlanPolicy {
 			if r.rule.Mutual {
 				for _, end := range r.ends {
 					give(end, i, d.name)
-					give(i, i, d.name)
 				}
-				inReturn[target{i, d.name}] = true
 			}
 		}
 	}
@@ -241,7 +250,7 @@ func policies(sources []*survey, found [][]look) []operation.PlanPolicy {
 				if !ok || keepsLonger(p.Duration, known.Duration) {
 					chosen[p.Name] = p
 				}
-				if p.Default && byDefault == "" && !inReturn[t] {
+				if p.Default && byDefault == "" {
 					byDefault = p.Name
 				}
 			}

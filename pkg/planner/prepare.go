@@ -11,10 +11,10 @@ import (
 )
 
 // Prepare makes the databases and retention policies of a plan exist at their
-// destinations, exactly as at the source. It is harmless when repeated. A policy
-// that exists with other attributes is brought in line unless that would let
-// the destination forget points sooner than it does now; then it stays, since it
-// admits every point that is copied.
+// destinations, exactly as at the source. It is harmless when repeated. Of a policy
+// that exists with other attributes, the duration is lengthened and never
+// shortened, so that it admits every point that is copied; the rest is brought in
+// line only as long as no shard has been made by it.
 func (p *Planner) Prepare(ctx context.Context, op *operation.Operation, plan *operation.Plan, w patience.Waiter) error {
 	for rest := plan.Policies; len(rest) > 0; {
 		first := rest[0]
@@ -40,11 +40,13 @@ func (p *Planner) prepareDatabase(ctx context.Context, op *operation.Operation, 
 		return err
 	}
 	defer client.Close()
+	// The backends of one circle agree about the default; circles need not.
+	flags := op.Kind == operation.KindRebalance
 	c := patience.Call{What: "preparing " + url, Clients: []*influx.Client{client}}
-	return p.patience.Do(ctx, c, w, func(ctx context.Context) error { return preparePolicies(ctx, client, wanted) })
+	return p.patience.Do(ctx, c, w, func(ctx context.Context) error { return preparePolicies(ctx, client, wanted, flags) })
 }
 
-func preparePolicies(ctx context.Context, c *influx.Client, wanted []operation.PlanPolicy) error {
+func preparePolicies(ctx context.Context, c *influx.Client, wanted []operation.PlanPolicy, flags bool) error {
 	// The default comes last: making a policy the default takes the flag from
 	// the one that has it.
 	ordered := slices.Clone(wanted)
@@ -73,15 +75,24 @@ func preparePolicies(ctx context.Context, c *influx.Client, wanted []operation.P
 	if err != nil {
 		return err
 	}
+	groups, err := c.ShardGroups(ctx)
+	if err != nil {
+		return err
+	}
+	groups = slices.DeleteFunc(groups, func(g influx.ShardGroup) bool { return g.Database != database })
 	for i := range ordered {
-		if err := preparePolicy(ctx, c, database, policyOf(&ordered[i]), have); err != nil {
+		want := policyOf(&ordered[i])
+		// Where clients already write, the default stays what they take it for.
+		want.Default = want.Default && (flags || len(groups) == 0)
+		if err := preparePolicy(ctx, c, database, want, have, groups); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func preparePolicy(ctx context.Context, c *influx.Client, database string, want influx.RetentionPolicy, have []influx.RetentionPolicy) error {
+// preparePolicy makes one policy exist; have and groups are those of the database.
+func preparePolicy(ctx context.Context, c *influx.Client, database string, want influx.RetentionPolicy, have []influx.RetentionPolicy, groups []influx.ShardGroup) error {
 	at := slices.IndexFunc(have, func(p influx.RetentionPolicy) bool { return p.Name == want.Name })
 	if at < 0 {
 		return c.CreateRetentionPolicy(ctx, database, want)
@@ -89,6 +100,11 @@ func preparePolicy(ctx context.Context, c *influx.Client, database string, want 
 	held := have[at]
 	if keepsLonger(held.Duration, want.Duration) {
 		want.Duration = held.Duration
+	}
+	if slices.ContainsFunc(groups, func(g influx.ShardGroup) bool { return g.RetentionPolicy == want.Name }) {
+		// New groups of another length would lie over those there are: a point
+		// written again would then be there twice, and types be cast.
+		want.ShardDuration, want.Replication = held.ShardDuration, held.Replication
 	}
 	if !want.Default {
 		// A flag can only be taken by another policy, which comes after.

@@ -56,6 +56,29 @@ func (r *router) owns(s *survey, db, measurement string) bool {
 
 func (r *router) samePlace(a, b int) bool { return r.sources[a].place == r.sources[b].place }
 
+// asks reports whether a backend has anything to do with the move.
+func (r *router) asks(s *survey) bool {
+	switch r.move.(type) {
+	case operation.Recovery:
+		return s.circle == 0 || r.filled[s.index]
+	case operation.Clear:
+		return s.circle == 0
+	default:
+		return true
+	}
+}
+
+// ownedAnywhere reports whether the server of a backend owns the measurement in
+// any circle.
+func (r *router) ownedAnywhere(s *survey, db, measurement string) bool {
+	for c := range r.circles {
+		if r.samePlace(s.index, r.owner(c, db, measurement)) {
+			return true
+		}
+	}
+	return false
+}
+
 // goes returns the measurements of a backend that may have somewhere to go; nil
 // when none has.
 func (r *router) goes(s *survey) func(db, measurement string) bool {
@@ -70,6 +93,9 @@ func (r *router) goes(s *survey) func(db, measurement string) bool {
 		}
 	case operation.Resync:
 		return func(string, string) bool { return true }
+	case operation.Clear:
+		// What is a leftover in one circle may be the good copy of another.
+		return func(db, measurement string) bool { return !r.ownedAnywhere(s, db, measurement) }
 	default:
 		return func(db, measurement string) bool { return !r.owns(s, db, measurement) }
 	}
@@ -213,9 +239,11 @@ func (r *router) routeResync(n measurementName, holders []int) {
 			r.send(base, n, route{to: other, wave: wave, rule: operation.Rule{Overrule: true, Mutual: true}, ends: owners[1 : i+2]})
 			wave++
 		}
+		// The base and the last one joined have seen everything.
+		last := r.sources[owners[len(owners)-1]]
 		for c := range r.circles {
 			to := r.owner(c, n.database, n.measurement)
-			if len(owners) < 3 && slices.Contains(owners, to) || to == owners[0] || to == owners[len(owners)-1] {
+			if r.samePlace(to, last.index) {
 				continue
 			}
 			r.send(base, n, route{to: to, wave: wave, rule: operation.Rule{Overrule: true}, ends: owners[1:]})

@@ -164,6 +164,30 @@ func (s *survey) readDatabase(ctx context.Context, d *databaseSurvey, goes func(
 	return total, err
 }
 
+// tellApart finds the backends that are one server under two addresses, by asking
+// each who it is: whoever deletes must not take two names for two copies.
+func (p *Planner) tellApart(ctx context.Context, sources []*survey) error {
+	ids := make([]influx.Identity, len(sources))
+	err := surveyAll(ctx, sources, func(ctx context.Context, s *survey) error {
+		return s.patiently(ctx, p, "asking who is", s, func(ctx context.Context) (err error) {
+			ids[s.index], err = s.client.Identity(ctx)
+			return err
+		})
+	})
+	if err != nil {
+		return err
+	}
+	for i, s := range sources {
+		for j := range i {
+			if ids[i].Same(ids[j]) {
+				s.place = sources[j].place
+				break
+			}
+		}
+	}
+	return nil
+}
+
 // surveyAll reads and estimates all sources, a few at a time.
 func surveyAll(ctx context.Context, sources []*survey, f func(context.Context, *survey) error) error {
 	g, ctx := errgroup.WithContext(ctx)
