@@ -105,35 +105,58 @@ func (b *bench) engine(from, to string, depth operation.Depth) (result, error) {
 // operate starts a cluster whose circle is one backend, submits a rebalance and
 // waits for its end.
 func (b *bench) operate(backend string, workers int, parameters map[string]any, dryRun bool) (*harness.Cluster, operation.Operation, error) {
-	b.made++
-	dir := filepath.Join(b.dir, "cluster-"+strconv.Itoa(b.made))
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return nil, operation.Operation{}, err
-	}
-	c, err := harness.NewCluster(dir, b.bin, nil)
+	c, err := b.cluster(workers, []string{backend})
 	if err != nil {
 		return nil, operation.Operation{}, err
 	}
-	if err := c.WriteConfigURLs(backend); err != nil {
-		return nil, operation.Operation{}, err
+	op, err := b.perform(c, map[string]any{"kind": operation.KindRebalance, "parameters": parameters, "dry_run": dryRun}, operation.Succeeded, operation.Planned)
+	return c, op, err
+}
+
+// cluster starts an api and workers for circles of servers that run.
+func (b *bench) cluster(workers int, circles ...[]string) (*harness.Cluster, error) {
+	b.made++
+	dir := filepath.Join(b.dir, "cluster-"+strconv.Itoa(b.made))
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, err
+	}
+	c, err := harness.NewCluster(dir, b.bin, nil)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]harness.Circle, len(circles))
+	for i, urls := range circles {
+		all[i].Name = "circle-" + strconv.Itoa(i)
+		for j, url := range urls {
+			all[i].Backends = append(all[i].Backends, harness.Backend{Name: fmt.Sprintf("influxdb-%d-%d", i, j), URL: url})
+		}
+	}
+	if err := c.WriteCircles(all...); err != nil {
+		return nil, err
 	}
 	if err := c.StartAPI(b.ctx, "-slots", "0"); err != nil {
-		return nil, operation.Operation{}, err
+		return nil, err
 	}
 	for range workers {
 		if _, err := c.StartWorker(b.ctx); err != nil {
-			return c, operation.Operation{}, err
+			return nil, errors.Join(err, c.Close())
 		}
 	}
-	op, err := c.Client.SubmitRequest(b.ctx, map[string]any{"kind": operation.KindRebalance, "parameters": parameters, "dry_run": dryRun})
+	return c, nil
+}
+
+// perform submits a request and waits until its operation ends in one of some
+// states.
+func (b *bench) perform(c *harness.Cluster, request map[string]any, states ...operation.State) (operation.Operation, error) {
+	op, err := c.Client.SubmitRequest(b.ctx, request)
 	if err == nil {
 		op, err = c.Client.Wait(b.ctx, op.ID, harness.Ended)
 	}
-	if err == nil && op.State != operation.Succeeded && op.State != operation.Planned {
+	if err == nil && !slices.Contains(states, op.State) {
 		raw, _ := json.Marshal(op)
 		err = fmt.Errorf("the operation ended %s: %s", op.State, raw)
 	}
-	return c, op, err
+	return op, err
 }
 
 // measured reads the durations from the records and the cost from the system.
@@ -146,23 +169,9 @@ func measured(ctx context.Context, c *harness.Cluster, op *operation.Operation) 
 		return result{}, fmt.Errorf("the report is not equal: %+v", report)
 	}
 	r := result{points: report.Points.Source, whole: op.FinishedAt.Sub(*op.StartedAt)}
-	tasks, err := c.Client.Tasks(ctx, op.ID)
-	if err != nil {
+	if r.copy, err = phase(ctx, c, op, operation.PhaseCopy); err != nil {
 		return result{}, err
 	}
-	var first, last time.Time
-	for _, t := range tasks {
-		if t.Phase != operation.PhaseCopy {
-			continue
-		}
-		if first.IsZero() || t.StartedAt.Before(first) {
-			first = *t.StartedAt
-		}
-		if t.FinishedAt.After(last) {
-			last = *t.FinishedAt
-		}
-	}
-	r.copy = last.Sub(first)
 	for _, w := range c.Workers {
 		cpu, rss, err := usage(w.PID())
 		if err != nil {
@@ -172,6 +181,28 @@ func measured(ctx context.Context, c *harness.Cluster, op *operation.Operation) 
 		r.rss = max(r.rss, rss)
 	}
 	return r, nil
+}
+
+// phase is how long the tasks of a phase took, from the first claim to the last
+// end.
+func phase(ctx context.Context, c *harness.Cluster, op *operation.Operation, p operation.Phase) (time.Duration, error) {
+	tasks, err := c.Client.Tasks(ctx, op.ID)
+	if err != nil {
+		return 0, err
+	}
+	var first, last time.Time
+	for _, t := range tasks {
+		if t.Phase != p {
+			continue
+		}
+		if first.IsZero() || t.StartedAt.Before(first) {
+			first = *t.StartedAt
+		}
+		if t.FinishedAt.After(last) {
+			last = *t.FinishedAt
+		}
+	}
+	return last.Sub(first), nil
 }
 
 // ticksPerSecond is USER_HZ, which is 100 on every Linux that Go runs on.
@@ -238,16 +269,18 @@ func (b *bench) planning(n int) error {
 	return errors.Join(err, c.Close())
 }
 
+// median is the middle one of what is measured.
+func median[T any](all []T, of func(T) float64) float64 {
+	values := make([]float64, len(all))
+	for i, r := range all {
+		values[i] = of(r)
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
 // print shows the medians and their ratios to the bare loop.
 func (b *bench) print(bare, count, digest []result) {
-	median := func(all []result, of func(result) float64) float64 {
-		values := make([]float64, len(all))
-		for i, r := range all {
-			values[i] = of(r)
-		}
-		slices.Sort(values)
-		return values[len(values)/2]
-	}
 	copyRate := func(r result) float64 { return r.rate(r.copy) }
 	wholeRate := func(r result) float64 { return r.rate(r.whole) }
 	cpu := func(r result) float64 { return float64(r.cpu.Nanoseconds()) / float64(r.points) / 1000 }

@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 
 	"ringmaster/integration/harness"
@@ -35,8 +37,18 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	large := fs.Int("large", 5_000_000, "points of the one large measurement; 0 leaves it out")
 	many := fs.Int("many", 100_000, "measurements to plan; 0 leaves it out")
 	rounds := fs.Int("rounds", 3, "how often each move is measured; the median counts")
+	only := fs.String("only", "", "the `PARTS` to measure, separated by commas: "+strings.Join(parts(), ", ")+" (default: all)")
 	if err := fs.Parse(args); err != nil {
 		return err
+	}
+	chosen := parts()
+	if *only != "" {
+		chosen = strings.Split(*only, ",")
+	}
+	for _, part := range chosen {
+		if !slices.Contains(parts(), part) {
+			return fmt.Errorf("-only: there is no part %q; the parts are %s", part, strings.Join(parts(), ", "))
+		}
 	}
 	dir, err := os.MkdirTemp("", "ringmaster-bench-")
 	if err != nil {
@@ -48,17 +60,46 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	b := &bench{ctx: ctx, out: out, dir: dir, bin: bin, rounds: *rounds}
-	sets := []set{{name: fmt.Sprintf("%d measurements of %d points", *measurements, *points), measurements: *measurements, points: *points}}
-	if *large > 0 {
-		sets = append(sets, set{name: fmt.Sprintf("one measurement of %d points", *large), measurements: 1, points: *large})
-	}
-	for _, s := range sets {
-		if err := b.moves(s); err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
+	usual := set{name: fmt.Sprintf("%d measurements of %d points", *measurements, *points), measurements: *measurements, points: *points}
+	huge := set{name: fmt.Sprintf("one measurement of %d points", *large), measurements: 1, points: *large}
+	for _, part := range chosen {
+		var err error
+		switch part {
+		case partRebalance:
+			err = b.moves(usual)
+		case partLarge:
+			if *large > 0 {
+				err = b.moves(huge)
+			}
+		case partRecovery:
+			err = b.recovery(usual)
+		case partResync:
+			err = b.resync(usual)
+		case partClear:
+			err = b.clearing(usual)
+		case partPlanning:
+			if *many > 0 {
+				err = b.planning(*many)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", part, err)
 		}
 	}
-	if *many > 0 {
-		return b.planning(*many)
-	}
 	return nil
+}
+
+// The parts of the benchmark.
+const (
+	partRebalance = "rebalance"
+	partLarge     = "large"
+	partRecovery  = "recovery"
+	partResync    = "resync"
+	partClear     = "clear"
+	partPlanning  = "planning"
+)
+
+// parts are all parts, in order.
+func parts() []string {
+	return []string{partRebalance, partLarge, partRecovery, partResync, partClear, partPlanning}
 }
