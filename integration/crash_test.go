@@ -327,7 +327,7 @@ func (s *crashSite) crash(c *crashCase, kill, revive func()) {
 	before := dumpAll(s.servers())
 	want := c.want(s, before)
 	want[s.leaver.URL()] = before[s.leaver.URL()]
-	require.NotEqual(s.t, before, want)
+	require.NotEqual(s.t, want, before)
 	m := s.moment(c.kind)
 	s.t.Logf("round %d: %s, kill %s (it may have %+v)", s.round, c.kind, m, s.seen[c.kind])
 	sprung := s.wire.arm(m, kill)

@@ -206,7 +206,7 @@ func TestTimeLimitsAtShardBoundaries(t *testing.T) {
 			require.NotNil(t, op.Result, asJSON(t, op))
 			require.Contains(t, op.Result.Note, "nothing to do")
 		} else {
-			require.NotEqual(t, before, want, c.name)
+			require.NotEqual(t, want, before, c.name)
 		}
 		requireContents(t, want, s.dump())
 	}

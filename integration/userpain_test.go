@@ -94,7 +94,7 @@ func TestUserPain2EverythingIsRewrittenWithoutADiff(t *testing.T) {
 	op := s.finish(s.ask("/resync"), operation.Succeeded)
 	require.LessOrEqual(t, written.Load(), int64(2*len(line)))
 	require.Positive(t, written.Load())
-	require.EqualValues(t, measurements-1, s.report(op.ID).Unchanged.Slices)
+	require.Equal(t, measurements-1, s.report(op.ID).Unchanged.Slices)
 	require.Equal(t, s.members[0][0].dump(), s.members[1][0].dump())
 }
 

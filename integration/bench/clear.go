@@ -171,7 +171,7 @@ func (b *bench) readBoth(first, second string) (time.Duration, error) {
 				if err != nil {
 					return err
 				}
-				for rows.Next() { //nolint:revive // only read
+				for rows.Next() {
 				}
 				return errors.Join(rows.Err(), rows.Close())
 			})
