@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -205,16 +204,7 @@ func (t *turn) layout(ctx context.Context) (planner.Layout, error) {
 		}
 	}
 	at := planner.Layout{Epoch: current.Epoch}
-	ids := p.Circles(len(current.Circles))
-	if op.Kind == operation.KindClear {
-		// The others are not touched, but they say what must stay.
-		for i := range current.Circles {
-			if id := current.Circles[i].ID; !slices.Contains(ids, id) {
-				ids = append(ids, id)
-			}
-		}
-	}
-	for _, id := range ids {
+	for _, id := range operation.Surveyed(p, len(current.Circles)) {
 		circle, err := layoutOf(current, former, id)
 		if err != nil {
 			return planner.Layout{}, err

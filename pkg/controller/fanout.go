@@ -396,16 +396,12 @@ func (t *turn) recopy(ctx context.Context, task operation.Task, v *operation.Tas
 	}
 	task.ID = recopyTaskID(task.Round, of.ID)
 	task.Wave, task.Rule, task.Source, task.Destination = of.Wave, of.Rule, of.Source, of.Destination
+	task.Checkpoint = of.Checkpoint.Settled(v.Verdict.Unproven)
 	for _, i := range v.Verdict.Unproven {
 		if i < 0 || i >= len(all) {
 			return task, fmt.Errorf("task %s: %w: its verdict is about slice %d of %d", v.ID, ledger.ErrUnreadable, i, len(all))
 		}
 		task.Slices = append(task.Slices, all[i])
-		if i < len(of.Checkpoint) {
-			// What has been settled is not seen again, and still counts.
-			e := of.Checkpoint[i]
-			task.Checkpoint = append(task.Checkpoint, operation.Evidence{State: operation.SliceCompared, Replaced: e.Replaced, Returned: e.Returned})
-		}
 		task.Estimated += all[i].Points
 	}
 	return task, nil

@@ -308,7 +308,7 @@ func (e *env) planKind(m *engine) operation.Plan {
 	e.chunks, e.tasks = nil, map[string][]byte{}
 	parameters, err := operation.ParseMove(e.kind, raw)
 	require.NoError(e.t, err)
-	plan, err := m.Plan(e.t.Context(), &e.operation, e.layoutOf(parameters.Circles(len(e.circles))), &job{env: e})
+	plan, err := m.Plan(e.t.Context(), &e.operation, e.layoutOf(operation.Surveyed(parameters, len(e.circles))), &job{env: e})
 	require.NoError(e.t, err)
 	return plan
 }
@@ -394,6 +394,7 @@ func (e *env) run() result {
 		again = true
 		of := e.task(v.Of)
 		next := operation.Task{ID: "again-" + of.ID, Phase: operation.PhaseCopy, Round: 2, Rule: of.Rule, Source: of.Source, Destination: of.Destination, State: operation.TaskWaiting}
+		next.Checkpoint = of.Checkpoint.Settled(v.Verdict.Unproven)
 		for _, i := range v.Verdict.Unproven {
 			next.Slices = append(next.Slices, e.slicesOf(&of)[i])
 		}
@@ -464,6 +465,9 @@ func (e *env) runPhase(m *engine, phase operation.Phase, r *result) {
 
 func (e *env) runTask(m *engine, id string, r *result) error {
 	j := &job{env: e, id: id}
+	claimed := e.task(id)
+	claimed.Attempt++
+	e.store(claimed)
 	if e.watch != nil {
 		e.watch(j)
 	}

@@ -75,6 +75,18 @@ type Evidence struct {
 // base64 of a packed encoding, since a task may have thousands of slices.
 type Checkpoint []Evidence
 
+// Settled is the checkpoint that another copy of some slices begins with: what was
+// settled between their ends by this one is not seen again, and still counts.
+func (c Checkpoint) Settled(which []int) Checkpoint {
+	out := make(Checkpoint, len(which))
+	for n, i := range which {
+		if i >= 0 && i < len(c) {
+			out[n] = Evidence{State: SliceCompared, Replaced: c[i].Replaced, Returned: c[i].Returned}
+		}
+	}
+	return out
+}
+
 // state is what became of a slice; one without an entry is pending.
 func (c Checkpoint) state(i int) SliceState {
 	if i >= len(c) {

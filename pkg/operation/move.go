@@ -46,6 +46,23 @@ func CircleScopes(m Move, n int) []string {
 	return out
 }
 
+// Surveyed returns the circles that have to be known for a move to be planned: its
+// own first. A clear has to know all, since a server may serve several circles, and
+// what is a leftover in one may be the good copy of another.
+func Surveyed(m Move, n int) []int {
+	own := m.Circles(n)
+	if _, ok := m.(Clear); !ok {
+		return own
+	}
+	all := slices.Clone(own)
+	for i := range n {
+		if !slices.Contains(own, i) {
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
 // CircleScope is the scope of one circle.
 func CircleScope(id int) string { return fmt.Sprintf("circle/%d", id) }
 
