@@ -30,13 +30,15 @@ const (
 	// because the operation asked for no more than counts.
 	SliceSameCounts
 	// SliceProven is held by its owner, point by point, and is about to be
-	// dropped; SliceDropped has been.
+	// dropped.
 	SliceProven
+	// SliceDropped is gone, or there was nothing.
 	SliceDropped
 	// SliceKept was not dropped; the task's Problems say why.
 	SliceKept
-	lastSliceState = SliceKept
 )
+
+const lastSliceState = SliceKept
 
 // Finished reports whether nothing is left to do for a slice in this state.
 func (s SliceState) Finished() bool {

@@ -129,11 +129,11 @@ func (v *Verdict) Report(id string, depth Depth) Report {
 		problems = []Problem{}
 	}
 	notes := []string{}
-	switch depth {
-	case "":
-		depth = DepthCount
-	case DepthCount:
+	if depth == DepthCount {
 		notes = append(notes, "slices of which both ends had the same counts were taken for equal without looking at their points, as depth=count asks")
+	}
+	if depth == "" {
+		depth = DepthCount
 	}
 	return Report{
 		OperationID: id, Depth: depth,
