@@ -37,7 +37,7 @@ func newHeldSite(t *testing.T) *heldSite {
 
 func (s *heldSite) hold() {
 	s.reads = newGate()
-	s.reads.hold(s.proxy, harness.ReadsPoints)
+	s.reads.hold(s.proxy, copies)
 }
 
 // requireBusy requires that a request is refused in influx-proxy's words, with the

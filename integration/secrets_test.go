@@ -138,6 +138,10 @@ func (in *installation) collect(into *evidence, login http.Header, ids ...string
 				path += "?db=db&measurement=m000"
 			case "/replica":
 				path += "?db=db&meas=m000"
+			case "/encrypt":
+				path += "?msg=text"
+			case "/decrypt":
+				path += "?key=consistentcipher&msg=YgvEyuPZlDYAH8sGDkC!Ag"
 			case "/migrate/stats", "/transfer/stats":
 				path += "?circle_id=0&type=rebalance"
 			}
@@ -146,7 +150,7 @@ func (in *installation) collect(into *evidence, login http.Header, ids ...string
 				header.Set("Authorization", login.Get("Authorization"))
 			}
 			res, body := in.do(http.MethodGet, path, header, "")
-			if res.StatusCode != http.StatusOK && res.StatusCode != http.StatusNoContent {
+			if res.StatusCode != http.StatusOK && res.StatusCode != http.StatusNoContent && !strings.HasPrefix(route, "/debug/pprof") {
 				require.Contains(in.t, body, "no_", "GET %s: %s: %s", path, res.Status, body)
 			}
 			var all bytes.Buffer
