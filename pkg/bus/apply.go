@@ -34,7 +34,7 @@ func (e *IncompatibleError) Is(target error) bool { return target == ErrIncompat
 const (
 	// clusterReplicas is how many servers hold each stream in a cluster.
 	clusterReplicas = 3
-	// markerTTL is how long the marker of a deleted or expired key stays.
+	// markerTTL is how long the marker of a deleted lease or an expired key stays.
 	markerTTL = 5 * time.Minute
 	// defaultDuplicates is the server's own duplicate window.
 	defaultDuplicates = 2 * time.Minute

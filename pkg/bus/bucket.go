@@ -13,6 +13,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"ringmaster/events"
 )
 
 const (
@@ -107,7 +109,12 @@ func (k *Bucket) Delete(ctx context.Context, key string, revision uint64) error 
 	m := &nats.Msg{Header: nats.Header{}}
 	m.Header.Set(headerOperation, "PURGE")
 	m.Header.Set(headerRollup, "sub")
-	m.Header.Set(jetstream.MsgTTLHeader, markerTTL.String())
+	if k.name == events.BucketLeases {
+		// Elsewhere the marker stays: once one has run out, a server that is killed
+		// before it has written that down answers with what the marker had removed.
+		// A lease that comes back runs out by itself.
+		m.Header.Set(jetstream.MsgTTLHeader, markerTTL.String())
+	}
 	_, err := k.write(ctx, key, m, revision)
 	if errors.Is(err, ErrConflict) {
 		if _, getErr := k.Get(ctx, key); errors.Is(getErr, ErrNotFound) {

@@ -164,6 +164,12 @@ func (s *Intake) begin(ctx context.Context, r operation.Request, op operation.Op
 	if err := s.seal(&op); err != nil {
 		return operation.Operation{}, err
 	}
+	if err := s.refused(ctx, &op); err != nil {
+		if key != nil {
+			err = errors.Join(err, s.Ledger.ReleaseKey(ctx, r.IdempotencyKey, *key))
+		}
+		return operation.Operation{}, err
+	}
 	record, err := s.Ledger.CreateOperation(ctx, op)
 	if err != nil {
 		return operation.Operation{}, orAgain(err)
@@ -189,17 +195,12 @@ func orAgain(err error) error {
 // removed now is taken up or swept later.
 func (s *Intake) take(ctx context.Context, r operation.Request, record ledger.Versioned[operation.Operation], key *ledger.Claim) error {
 	op := record.Value
-	refusal := s.flagged(ctx, &op)
-	if refusal == nil {
-		refusal = s.Ledger.Accept(ctx, &op)
-	}
+	refusal := s.Ledger.Accept(ctx, &op)
 	if refusal == nil {
 		return nil
 	}
 	var held *operation.ScopeHeldError
-	var flagged *operation.FlaggedError
-	certain := errors.As(refusal, &held) || errors.As(refusal, &flagged)
-	if !certain {
+	if !errors.As(refusal, &held) {
 		// Perhaps only the answer was lost.
 		accepted, err := s.accepted(ctx, op.ID)
 		if accepted {
@@ -216,10 +217,20 @@ func (s *Intake) take(ctx context.Context, r operation.Request, record ledger.Ve
 	case err == nil && key != nil:
 		err = s.Ledger.ReleaseKey(ctx, r.IdempotencyKey, *key)
 	}
-	if certain {
+	if held != nil {
 		return refusal
 	}
 	return errors.Join(refusal, err)
+}
+
+// refused looks for what is in the operation's way before anything is written: a
+// refused request then leaves nothing at all. Who takes a scope after that is found
+// by taking it.
+func (s *Intake) refused(ctx context.Context, op *operation.Operation) error {
+	if err := s.flagged(ctx, op); err != nil {
+		return err
+	}
+	return s.Ledger.Holder(ctx, op.Scope)
 }
 
 // flagged refuses an operation whose circles a person has set to migrating, or

@@ -155,6 +155,34 @@ func (l *Ledger) Accept(ctx context.Context, op *operation.Operation) error {
 	return fmt.Errorf("taking the scopes of operation %s: held by ever new operations that have ended", op.ID)
 }
 
+// Holder returns an *operation.ScopeHeldError when an operation that has not ended
+// holds one of the scopes. It takes nothing; another may take them a moment later.
+func (l *Ledger) Holder(ctx context.Context, scopes []string) error {
+	for _, scope := range scopes {
+		lock, err := l.scopes.Holder(ctx, scope)
+		if errors.Is(err, bus.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("looking for the holder of %s: %w", scope, err)
+		}
+		holder, err := l.Operation(ctx, lock.Holder)
+		switch {
+		case errors.Is(err, ErrUnreadable):
+			return &operation.ScopeHeldError{Scope: scope, HolderID: lock.Holder}
+		case errors.Is(err, operation.ErrNotFound), err == nil && holder.Value.State.Terminal():
+			continue // left behind; taking the scope cleans up
+		case err != nil:
+			return fmt.Errorf("looking for the holder of %s: %w", scope, err)
+		}
+		return &operation.ScopeHeldError{
+			Scope: scope, HolderID: lock.Holder, Kind: holder.Value.Kind,
+			State: holder.Value.State, Since: holder.Value.CreatedAt,
+		}
+	}
+	return nil
+}
+
 // maxStaleHolders bounds how many ended holders one Accept cleans up after.
 const maxStaleHolders = 16
 
