@@ -346,8 +346,8 @@ func nothingMoved(v *operation.Verdict) *operation.Result {
 		return nil
 	}
 	how := "compared point by point"
-	if v.Slices.ByPoints == 0 && v.Slices.ByCount > 0 {
-		how = "by their counts alone, as was asked for"
+	if v.Slices.ByCount > 0 {
+		how = fmt.Sprintf("%d slices by their counts alone, as was asked for, %d point by point", v.Slices.ByCount, v.Slices.Total-v.Slices.ByCount)
 	}
 	note := fmt.Sprintf("nothing to do: all %d points in %d slices were at their destinations already (%s)", v.Unchanged.Points, v.Slices.Total, how)
 	if v.Different > 0 {

@@ -105,7 +105,7 @@ func (b *batcher) post(next *batch) error {
 			b.t.mover.patience.Answered(b.to.URL(), patience.Writes)
 			b.t.sent.Add(int64(len(next.lines)))
 			return b.forget(next, dropped)
-		case !tookNothing(err), b.t.mover.patience.GivenUp(b.to.URL(), patience.Writes):
+		case !tookNothing(err), b.t.mover.patience.GivenUp(b.to.URL(), patience.Writes, b.t.began):
 			return &patience.WriteError{Err: err}
 		}
 		var refusal *influx.Error

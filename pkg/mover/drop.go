@@ -263,7 +263,7 @@ func (d *dropper) note(p *proof) {
 func (d *dropper) keep(p *proof, gone int64) {
 	d.evidence[p.index] = operation.Evidence{State: operation.SliceKept, Rows: gone}
 	d.dropped += gone
-	d.problems = append(d.problems, operation.SliceError{Index: p.index, Slice: p.unit, Code: p.why.Code, Detail: p.why.Detail})
+	d.problems = append(d.problems, operation.SliceError{Index: p.index, Slice: p.unit, Code: p.why.Code, Detail: p.why.Detail, Missing: p.missing, Different: p.different})
 }
 
 // finish records what became of a unit that was to be deleted.
@@ -425,7 +425,7 @@ func (d *dropper) left(ctx context.Context, p *proof) (int64, error) {
 // when nothing happens for long.
 func (d *dropper) awaitGone(ctx context.Context, p *proof) (bool, error) {
 	long := d.Refused
-	if d.mover.patience.GivenUp(d.source.URL(), patience.Writes) {
+	if d.mover.patience.GivenUp(d.source.URL(), patience.Writes, d.began) {
 		long = d.RetryInPlace
 	}
 	before := int64(-1)

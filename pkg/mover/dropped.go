@@ -158,7 +158,10 @@ func (t *transfer) tellKept(i int, left int64, of *operation.Task, v *judgement)
 	}
 	at := slices.IndexFunc(of.Problems, func(e operation.SliceError) bool { return e.Index == i })
 	if at >= 0 {
-		p.Code, p.Detail = of.Problems[at].Code, of.Problems[at].Detail
+		known := &of.Problems[at]
+		p.Code, p.Detail, p.Missing, p.Different = known.Code, known.Detail, known.Missing, known.Different
+		p.Destination = max(left-known.Missing, 0)
+		v.Count(operation.Findings{Missing: known.Missing, Different: known.Different})
 	}
 	t.addKept(p, left, v)
 }

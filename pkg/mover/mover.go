@@ -158,7 +158,7 @@ func (m *Mover) Run(ctx context.Context, job Job) error {
 		return fmt.Errorf("opening destination %s: %w", task.Destination, err)
 	}
 	defer destination.Close()
-	t := &transfer{Config: m.config, mover: m, job: job, task: task, source: &end{Client: source, mover: m}, destination: &end{Client: destination, mover: m}}
+	t := &transfer{Config: m.config, mover: m, job: job, task: task, began: operation.Began(job.Operation()), source: &end{Client: source, mover: m}, destination: &end{Client: destination, mover: m}}
 	if p, err := operation.ParseMove(job.Operation().Kind, job.Operation().Parameters); err == nil && p.Tuned().Batch > 0 {
 		t.BatchRows = p.Tuned().Batch
 	}
@@ -184,9 +184,11 @@ var ErrClaimLost = errors.New("the claim of the task is lost")
 // transfer is one task at work.
 type transfer struct {
 	Config
-	mover       *Mover
-	job         Job
-	task        operation.Task
+	mover *Mover
+	job   Job
+	task  operation.Task
+	// began is when the operation did.
+	began       time.Time
 	source      *end
 	destination *end
 	buffers     buffers
@@ -214,6 +216,6 @@ func (b *byteCount) take() int64 { return b.Swap(0) }
 
 // patiently is patience.Do for what the task does at both its ends.
 func (t *transfer) patiently(ctx context.Context, what string, limit time.Duration, f func(context.Context) error) error {
-	c := patience.Call{What: what, Clients: []*influx.Client{t.source.Client, t.destination.Client}, Limit: limit}
+	c := patience.Call{What: what, Clients: []*influx.Client{t.source.Client, t.destination.Client}, Limit: limit, Since: t.began}
 	return t.mover.patience.Do(ctx, c, t.job, f)
 }

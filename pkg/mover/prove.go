@@ -26,7 +26,9 @@ type proof struct {
 	// proven to hold, Expired the points that retention no longer admits.
 	evidence operation.Evidence
 	// why is the reason why the unit may not be dropped; nil means that it may.
-	why *operation.Error
+	// missing and different are the points that the owner lacks or has otherwise.
+	why                *operation.Error
+	missing, different int64
 
 	// again counts how often the unit was proven anew because it had changed.
 	again int
@@ -335,6 +337,7 @@ func (d *dropper) refuseStrangers(ctx context.Context, live []livePart, there *h
 		if err != nil {
 			return err
 		}
+		l.of.missing += points[0]
 		l.of.refuse(codeUnproven, "%s: the owner %s does not have it, and %d points are in it here",
 			inPolicy(&l.Slice), d.destination.URL(), points[0])
 	}
@@ -369,6 +372,7 @@ func (d *dropper) compareParts(ctx context.Context, live []livePart, byField boo
 		e.Counts += mix(policyHash(l.RetentionPolicy), seen[i].Counts)
 		e.Digest += mix(policyHash(l.RetentionPolicy), seen[i].Digest)
 		if diff := &diffs[i]; diff.missing > 0 || diff.different > 0 {
+			l.of.missing, l.of.different = l.of.missing+diff.missing, l.of.different+diff.different
 			l.of.refuse(codeUnproven, "%s: of %d points here %d are missing at the owner %s and %d differ; %s",
 				inPolicy(&l.Slice), diff.source, diff.missing, d.destination.URL(), diff.different, diff.example)
 		}

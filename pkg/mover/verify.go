@@ -124,7 +124,9 @@ func (t *transfer) judge(ctx context.Context, group []int, of *operation.Task, v
 		case e.State == operation.SliceUnchanged && e.Kept == 0, e.State == operation.SliceSameCounts:
 			t.unchanged(i, v)
 		case e.State != operation.SliceCopied && e.State != operation.SliceUnchanged:
-			t.notCopied(i, of, v)
+			if err := t.notCopied(ctx, i, of, v); err != nil {
+				return err
+			}
 		case !e.DestinationEmpty || e.Expired > 0:
 			byPoints = append(byPoints, i)
 		case digest:
@@ -464,8 +466,9 @@ func (t *transfer) countExpired(ctx context.Context, i int, v *judgement) error 
 	return nil
 }
 
-// notCopied reports a slice that the copy task could not finish.
-func (t *transfer) notCopied(i int, of *operation.Task, v *judgement) {
+// notCopied reports a slice that the copy task could not finish. Of one that lacks
+// fields of another type only, it counts what that comes to.
+func (t *transfer) notCopied(ctx context.Context, i int, of *operation.Task, v *judgement) error {
 	v.Slices.Unequal++
 	p := t.problem(i)
 	p.Code, p.Detail = operation.CodeNotCopied, "its copy did not end"
@@ -478,7 +481,19 @@ func (t *transfer) notCopied(i int, of *operation.Task, v *judgement) {
 	}
 	// What was settled before it failed is settled.
 	e := &t.evidence[i]
-	p.Replaced = e.Replaced
-	v.Count(operation.Findings{Replaced: e.Replaced, Returned: e.Returned})
+	found := operation.Findings{Replaced: e.Replaced, Returned: e.Returned}
+	if p.Code == codeTypeConflict {
+		diffs, err := t.compare(ctx, t.slices[i:i+1], &comparison{})
+		if err != nil {
+			return err
+		}
+		d := &diffs[0]
+		found.Points = operation.ReportPoints{Source: d.source, Destination: d.destination}
+		found.Missing, found.Different, found.Extra = d.missing, d.different, d.extra
+		p.Source, p.Destination, p.Example = d.source, d.destination, d.example
+	}
+	p.Missing, p.Different, p.Extra, p.Replaced = found.Missing, found.Different, found.Extra, found.Replaced
+	v.Count(found)
 	v.AddProblem(p)
+	return nil
 }

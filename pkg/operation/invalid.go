@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"reflect"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -38,6 +40,36 @@ func plainField(path string) string {
 	return strings.Join(names, ".")
 }
 
+// jsonType names what JSON has for a Go type.
+func jsonType(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Slice, reflect.Array:
+		return "an array"
+	case reflect.Struct, reflect.Map:
+		if t == reflect.TypeFor[time.Time]() {
+			return "a time such as 2026-01-31T12:00:00Z"
+		}
+		return "an object"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	case reflect.Pointer:
+		return jsonType(t.Elem())
+	default:
+		return "a whole number"
+	}
+}
+
+func article(noun string) string {
+	if strings.HasPrefix(noun, "array") || strings.HasPrefix(noun, "object") {
+		return "an " + noun
+	}
+	return "a " + noun
+}
+
 // decodeStrict refuses unknown keys, trailing data and anything but an object,
 // and names the field that is wrong.
 func decodeStrict(raw json.RawMessage, into any) error {
@@ -58,7 +90,7 @@ func decodeStrict(raw json.RawMessage, into any) error {
 		if field == "" {
 			field = "parameters"
 		}
-		return &InvalidError{Field: field, Problem: "is a " + wrongType.Value, Hint: "use a " + wrongType.Type.String()}
+		return &InvalidError{Field: field, Problem: "is " + article(wrongType.Value), Hint: "use " + jsonType(wrongType.Type)}
 	}
 	if quoted, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
 		name, err := strconv.Unquote(quoted)

@@ -49,6 +49,14 @@ type Operation struct {
 	Report   *Document `json:"report,omitempty"`
 }
 
+// Began is when an operation was taken up, or created as long as it is not.
+func Began(o *Operation) time.Time {
+	if o.StartedAt != nil {
+		return *o.StartedAt
+	}
+	return o.CreatedAt
+}
+
 // Condition is something true beside the state, such as "stalled".
 type Condition struct {
 	Type   string    `json:"type"`

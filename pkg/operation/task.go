@@ -103,6 +103,10 @@ type SliceError struct {
 	Slice  Slice  `json:"slice"`
 	Code   string `json:"code"`
 	Detail string `json:"detail"`
+	// Missing and Different are the points that its owner lacks, or has with other
+	// values, where that is the reason.
+	Missing   int64 `json:"missing,omitempty"`
+	Different int64 `json:"different,omitempty"`
 }
 
 // Bounds of what a task record may hold, so that it stays far below the

@@ -54,6 +54,9 @@ type Call struct {
 	Clients []*influx.Client
 	// Limit, when not 0, bounds the patience with refusals further.
 	Limit time.Duration
+	// Since is when what the call belongs to began: an outage that began before
+	// counts from then on, so that every operation has the whole patience.
+	Since time.Time
 }
 
 // GaveUpError ends a call that was refused for too long. It wraps an
@@ -110,7 +113,7 @@ func (p *Patience) Do(ctx context.Context, c Call, w Waiter, f func(context.Cont
 		}
 		// Another task's success may have ended the outage while this one has
 		// been refused all the time.
-		since := p.outages.begin(t, err, now, p.config.Unreachable)
+		since := later(p.outages.begin(t, err, now, p.config.Unreachable), c.Since)
 		if since.After(began[t]) {
 			since = began[t]
 		}
@@ -144,11 +147,18 @@ func (p *Patience) with(t trouble) time.Duration {
 }
 
 // GivenUp reports whether a backend has been in trouble for longer than it is put
-// up with: then every further call gets one try.
-func (p *Patience) GivenUp(server string, kind Kind) bool {
+// up with by what began at a time: then every further call of it gets one try.
+func (p *Patience) GivenUp(server string, kind Kind, since time.Time) bool {
 	t := trouble{server, kind}
 	o, ok := p.outages.get(t)
-	return ok && p.config.Now().Sub(o.since) >= p.with(t)
+	return ok && p.config.Now().Sub(later(o.since, since)) >= p.with(t)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // Answered notes that a backend has done what is asked by calls of a kind.
@@ -172,8 +182,9 @@ func (p *Patience) hopeless(c Call) error {
 	for _, client := range c.Clients {
 		t := trouble{client.URL(), away}
 		o, ok := p.outages.get(t)
-		if ok && now.Sub(o.since) >= p.config.Unreachable && now.Sub(o.last) < p.config.MaxBackoff {
-			return tooLong(c, t, o.err, now.Sub(o.since))
+		since := later(o.since, c.Since)
+		if ok && now.Sub(since) >= p.config.Unreachable && now.Sub(o.last) < p.config.MaxBackoff {
+			return tooLong(c, t, o.err, now.Sub(since))
 		}
 	}
 	return nil

@@ -108,15 +108,32 @@ func TestPatienceEnds(t *testing.T) {
 		require.ErrorAs(t, p.Do(t.Context(), little, &shown{}, always), &gaveUp)
 		require.Equal(t, 3*time.Second, time.Since(start))
 		require.False(t, gaveUp.Away)
-		require.False(t, p.GivenUp(server, patience.Queries))
+		require.False(t, p.GivenUp(server, patience.Queries, time.Time{}))
 		require.ErrorAs(t, p.Do(t.Context(), call(t), &shown{}, always), &gaveUp)
 		require.Equal(t, 10*time.Second, time.Since(start), "the outage began with the first call")
-		require.True(t, p.GivenUp(server, patience.Queries))
+		require.True(t, p.GivenUp(server, patience.Queries, time.Time{}))
 		require.ErrorAs(t, p.Do(t.Context(), call(t), &shown{}, always), &gaveUp)
 		require.Equal(t, 10*time.Second, time.Since(start), "every further call gets one try")
 		require.NoError(t, p.Do(t.Context(), call(t), &shown{}, failing(0, nil)))
-		require.False(t, p.GivenUp(server, patience.Queries), "an answer ends the outage")
-		require.False(t, p.GivenUp(server, patience.Writes))
+		require.False(t, p.GivenUp(server, patience.Queries, time.Time{}), "an answer ends the outage")
+		require.False(t, p.GivenUp(server, patience.Writes, time.Time{}))
+	})
+}
+
+// TestEveryOperationHasItsPatience: an outage that it did not see does not count.
+func TestEveryOperationHasItsPatience(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := patience.New(config())
+		always := failing(1<<30, refusal(http.StatusServiceUnavailable, influx.Transient))
+		require.Error(t, p.Do(t.Context(), call(t), &shown{}, always))
+		start := time.Now()
+		next := call(t)
+		next.Since = start
+		require.False(t, p.GivenUp(server, patience.Queries, start))
+		require.Error(t, p.Do(t.Context(), next, &shown{}, always))
+		require.Equal(t, 10*time.Second, time.Since(start))
+		require.True(t, p.GivenUp(server, patience.Queries, start))
 	})
 }
 
@@ -126,12 +143,12 @@ func TestWritesAndQueriesAreRefusedApart(t *testing.T) {
 		p := patience.New(config())
 		refused := &patience.WriteError{Err: refusal(http.StatusServiceUnavailable, influx.Transient)}
 		require.Error(t, p.Do(t.Context(), call(t), &shown{}, failing(1<<30, refused)))
-		require.True(t, p.GivenUp(server, patience.Writes))
-		require.False(t, p.GivenUp(server, patience.Queries))
+		require.True(t, p.GivenUp(server, patience.Writes, time.Time{}))
+		require.False(t, p.GivenUp(server, patience.Queries, time.Time{}))
 		require.NoError(t, p.Do(t.Context(), call(t), &shown{}, failing(0, nil)))
-		require.True(t, p.GivenUp(server, patience.Writes), "a query says nothing of writes")
+		require.True(t, p.GivenUp(server, patience.Writes, time.Time{}), "a query says nothing of writes")
 		p.Answered(server, patience.Writes)
-		require.False(t, p.GivenUp(server, patience.Writes))
+		require.False(t, p.GivenUp(server, patience.Writes, time.Time{}))
 	})
 }
 

@@ -137,7 +137,7 @@ func (p *Planner) sources(ctx context.Context, op *operation.Operation, at Layou
 		if err != nil {
 			return fmt.Errorf("opening %s: %w", b.URL, err)
 		}
-		s := &survey{index: len(out), circle: circle, url: b.URL, client: client, backend: b, waiter: w.Of(b.URL)}
+		s := &survey{index: len(out), circle: circle, url: b.URL, client: client, backend: b, began: operation.Began(op), waiter: w.Of(b.URL)}
 		s.place = s.index
 		if first := slices.IndexFunc(out, func(o *survey) bool { return topology.SameServer(o.url, s.url) }); first >= 0 {
 			s.place = first

@@ -40,13 +40,11 @@ func (p *Planner) prepareDatabase(ctx context.Context, op *operation.Operation, 
 		return err
 	}
 	defer client.Close()
-	// The backends of one circle agree about the default; circles need not.
-	flags := op.Kind == operation.KindRebalance
-	c := patience.Call{What: "preparing " + url, Clients: []*influx.Client{client}}
-	return p.patience.Do(ctx, c, w, func(ctx context.Context) error { return preparePolicies(ctx, client, wanted, flags) })
+	c := patience.Call{What: "preparing " + url, Clients: []*influx.Client{client}, Since: operation.Began(op)}
+	return p.patience.Do(ctx, c, w, func(ctx context.Context) error { return preparePolicies(ctx, client, wanted) })
 }
 
-func preparePolicies(ctx context.Context, c *influx.Client, wanted []operation.PlanPolicy, flags bool) error {
+func preparePolicies(ctx context.Context, c *influx.Client, wanted []operation.PlanPolicy) error {
 	// The default comes last: making a policy the default takes the flag from
 	// the one that has it.
 	ordered := slices.Clone(wanted)
@@ -83,7 +81,7 @@ func preparePolicies(ctx context.Context, c *influx.Client, wanted []operation.P
 	for i := range ordered {
 		want := policyOf(&ordered[i])
 		// Where clients already write, the default stays what they take it for.
-		want.Default = want.Default && (flags || len(groups) == 0)
+		want.Default = want.Default && len(groups) == 0
 		if err := preparePolicy(ctx, c, database, want, have, groups); err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -22,7 +23,9 @@ type survey struct {
 	circle, place int
 	client        *influx.Client
 	backend       operation.PlanBackend
-	waiter        patience.Waiter
+	// began is when the operation did.
+	began  time.Time
+	waiter patience.Waiter
 	// groups are the shard groups of each policy.
 	groups map[policyName][]influx.ShardGroup
 	types  influx.MixedTypes
@@ -97,7 +100,7 @@ const surveySources = 4
 // patiently is patience.Do for what a survey asks one backend, which need not
 // be its own.
 func (s *survey) patiently(ctx context.Context, p *Planner, what string, of *survey, f func(context.Context) error) error {
-	c := patience.Call{What: what + " " + of.url, Clients: []*influx.Client{of.client}}
+	c := patience.Call{What: what + " " + of.url, Clients: []*influx.Client{of.client}, Since: s.began}
 	return p.patience.Do(ctx, c, s.waiter, f)
 }
 

@@ -12,10 +12,22 @@ func readClear(p params, t *topology.Topology) (operation.Move, *operation.Tunin
 	if err != nil {
 		return nil, nil, err
 	}
+	// Elsewhere a parameter that is not known is passed over, as influx-proxy does.
+	// Here a slip of the pen would delete more than was meant.
+	if err := p.only(clearParameters()...); err != nil {
+		return nil, nil, err
+	}
 	older, err := p.natural("older_than_seconds", operation.MaxSeconds, errOlder)
 	if err != nil {
 		return nil, nil, err
 	}
 	move := &operation.Clear{CircleID: circle.ID, OlderThanSeconds: older}
 	return move, &move.Tuning, p.noBody()
+}
+
+// clearParameters are those that a clear takes, in both generations' names.
+func clearParameters() []string {
+	return []string{
+		"circle_id", "older_than_seconds", "db", "dbs", "cpus", "worker", "batch", "limit", "depth", "dry_run", "ha_addrs", "u", "p", "pretty",
+	}
 }

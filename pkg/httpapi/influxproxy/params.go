@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -134,6 +137,16 @@ func (p params) first(names ...string) string {
 		}
 	}
 	return ""
+}
+
+// only refuses parameters that are not among the known ones.
+func (p params) only(known ...string) error {
+	for _, name := range slices.Sorted(maps.Keys(p.values)) {
+		if !slices.Contains(known, name) {
+			return refusal(fmt.Sprintf("unknown parameter: %.100q", name))
+		}
+	}
+	return nil
 }
 
 // noBody refuses a body that is not read: whoever sends one means something by it.

@@ -1,6 +1,7 @@
 package influxproxy_test
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -198,6 +199,12 @@ func TestBadInputOfEveryVerb(t *testing.T) {
 		refused(t, call+"&tick=-1", "", "invalid tick, require non-negative integer")
 		refused(t, call+"&since=5&tick=x", "", "invalid tick, require non-negative integer")
 		refused(t, call+"&since=5&seconds=1", "", "invalid since, cannot be given beside days, hours, minutes or seconds")
+	}
+	// What would delete more than was meant is not passed over.
+	for _, name := range []string{"seconds", "days", "since", "dry-run", "DRY_RUN", "backend_urls", "older_than"} {
+		for _, call := range []string{"/clear?circle_id=0", "/cleanup?circle_id=0"} {
+			refused(t, call+"&"+name+"=60", "", fmt.Sprintf("unknown parameter: %q", name))
+		}
 	}
 }
 
