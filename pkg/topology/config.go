@@ -90,11 +90,32 @@ const (
 // else YAML. Reading is strict: unknown keys, wrong types and everything else that
 // is wrong come back together as one *ConfigError.
 func Parse(name string, data []byte) (*Config, error) {
+	c, mistakes := read(name, data)
+	if len(mistakes) > 0 {
+		return nil, &ConfigError{Name: name, Mistakes: mistakes}
+	}
+
+	c.warn()
+
+	return c, nil
+}
+
+// Readable returns what can be read of a configuration that Parse refuses, nil if
+// nothing can: enough to look for mistakes outside the file, such as in what it
+// names, and to report them together with its own. It must not take effect.
+func Readable(name string, data []byte) *Config {
+	c, _ := read(name, data)
+
+	return c
+}
+
+// read returns the configuration as far as it can be read, and what is wrong with it.
+func read(name string, data []byte) (*Config, []Mistake) {
 	d := &decoder{}
 
 	fields := d.parse(name, data)
 	if len(d.mistakes) > 0 {
-		return nil, &ConfigError{Name: name, Mistakes: d.mistakes}
+		return nil, d.mistakes
 	}
 
 	root := &object{decoder: d, fields: fields}
@@ -103,13 +124,7 @@ func Parse(name string, data []byte) (*Config, error) {
 
 	root.finish()
 
-	if len(d.mistakes) > 0 {
-		return nil, &ConfigError{Name: name, Mistakes: d.mistakes}
-	}
-
-	c.warn()
-
-	return c, nil
+	return c, d.mistakes
 }
 
 // Topology returns the topology of the configuration, without an epoch; see Decide.
