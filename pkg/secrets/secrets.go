@@ -99,7 +99,7 @@ func Open(path string) (*Keyring, error) {
 	// The reader's own error says no more, and must not quote a key.
 	handle, err := insecurecleartextkeyset.Read(keyset.NewJSONReader(bytes.NewReader(text)))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s holds no keyset: copy it again from where it was made; if it is lost, move it away, start again and give all credentials once more",
+		return nil, fmt.Errorf("%w: %s holds no keyset: copy it again from where it was made; if it is lost, what was sealed with it is lost, too: start anew, with an empty data directory or NATS",
 			ErrKeyFile, path)
 	}
 
