@@ -26,11 +26,11 @@ func run(ctx context.Context, args, environ []string, out, log io.Writer) error 
 		logger.WarnContext(ctx, "data directory", "warning", left)
 	}
 	s, err := newSystem(ctx, o, logger)
-	if err != nil {
-		return err
+	if err == nil {
+		err = s.serve(ctx, func(address string) {
+			logger.Log(ctx, slog.LevelInfo, "ready", "address", address)
+			o.sayReady(out, address)
+		})
 	}
-	return s.serve(ctx, func(address string) {
-		logger.Log(ctx, slog.LevelInfo, "ready", "address", address)
-		o.sayReady(out, address)
-	})
+	return program.Ended(ctx, err, logger)
 }

@@ -45,6 +45,8 @@ type options struct {
 	logLevel       slog.Level
 
 	config *topology.Config
+	// file is config or, while looking for mistakes, as much of it as can be read.
+	file *topology.Config
 }
 
 // parseOptions reads flags, then the file they name. file < environment < flag.
@@ -77,12 +79,13 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 		fmt.Fprintln(out, "ringmaster api", program.Version())
 		return nil, program.ErrDone
 	}
-	usage := &program.UsageError{Mistakes: mistakes}
+	bounds := append(program.BackendBounds(), program.Bound{Flag: "lease", Least: time.Second, Most: time.Hour})
+	usage := &program.UsageError{Mistakes: append(mistakes, program.DurationMistakes(fs, bounds...)...)}
 	wrong := func(format string, a ...any) { usage.Mistakes = append(usage.Mistakes, fmt.Sprintf(format, a...)) }
 	o.readConfig(wrong)
 	o.fill(slots, wrong)
 	o.validate(wrong)
-	if archive != "" || o.config != nil && len(o.config.Archive) > 0 {
+	if archive != "" || len(o.file.Archive) > 0 {
 		wrong("-archive: segment stores are not carried out by this release; leave it out")
 	}
 	if len(usage.Mistakes) > 0 {
@@ -97,6 +100,7 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 
 // readConfig reads and validates the configuration file.
 func (o *options) readConfig(wrong func(string, ...any)) {
+	o.file = &topology.Config{}
 	if o.configFile == "" {
 		wrong("-config is missing: name an influx-proxy configuration, for example -config proxy.json")
 		return
@@ -106,7 +110,9 @@ func (o *options) readConfig(wrong func(string, ...any)) {
 		wrong("-config: %v", err)
 		return
 	}
-	o.config, err = topology.Parse(filepath.Base(o.configFile), raw)
+	name := filepath.Base(o.configFile)
+	o.config, err = topology.Parse(name, raw)
+	o.file = cmp.Or(o.config, topology.Readable(name, raw), o.file)
 	var mistakes *topology.ConfigError
 	switch {
 	case errors.As(err, &mistakes):
@@ -121,10 +127,7 @@ func (o *options) readConfig(wrong func(string, ...any)) {
 // fill takes from the file, if it could be read, what neither flag nor environment
 // says.
 func (o *options) fill(slots string, wrong func(string, ...any)) {
-	file := o.config
-	if file == nil {
-		file = &topology.Config{}
-	}
+	file := o.file
 	or := func(value *string, inFile, otherwise string) {
 		*value = cmp.Or(*value, inFile, otherwise)
 	}
@@ -132,7 +135,7 @@ func (o *options) fill(slots string, wrong func(string, ...any)) {
 	or(&o.listen, file.ListenAddr, ":7076")
 	or(&o.nats, file.NATS, "")
 	or(&o.natsListen, file.NATSListen, "")
-	or(&o.keyFile, file.KeyFile, filepath.Join(o.data, "key"))
+	or(&o.keyFile, file.KeyFile, filepath.Join(o.data, keyFileName))
 	or(&o.prefix, file.Prefix, "")
 	o.slots = runtime.NumCPU()
 	if file.Slots != nil {
@@ -149,13 +152,25 @@ func (o *options) fill(slots string, wrong func(string, ...any)) {
 
 // validate finds what is wrong with the values themselves.
 func (o *options) validate(wrong func(string, ...any)) {
-	if m := program.ListenMistake(o.listen); m != "" {
+	// An address in a file that has mistakes has been judged with it.
+	judged := func(address, inFile string) bool { return o.config == nil && address == inFile }
+	if m := program.ListenMistake(o.listen); m != "" && !judged(o.listen, o.file.ListenAddr) {
 		wrong("-listen: %s", m)
 	}
 	if o.natsListen != "" {
-		if m := program.ListenMistake(o.natsListen); m != "" {
+		m := program.ListenMistake(o.natsListen)
+		switch {
+		case m != "" && judged(o.natsListen, o.file.NATSListen):
+			m = ""
+		case m == "" && o.nats == "":
+			m = program.NATSListenMistake(o.natsListen)
+		}
+		if m != "" {
 			wrong("-nats-listen: %s", m)
 		}
+	}
+	if m := keyFileMistake(o.keyFile, o.data); m != "" {
+		wrong("-key-file: %s", m)
 	}
 	if o.nats != "" {
 		if m := program.NATSMistake(o.nats); m != "" {
@@ -165,23 +180,39 @@ func (o *options) validate(wrong func(string, ...any)) {
 	if o.prefix != "" && (!strings.HasPrefix(o.prefix, "/") || strings.ContainsAny(o.prefix, "?#%*: ")) {
 		wrong("-prefix %q: begin it with a slash, like /influx", o.prefix)
 	}
-	if o.lease != 0 && (o.lease < time.Second || o.lease > time.Hour) {
-		wrong("-lease %s: use 1s to 1h", o.lease)
-	}
-	if o.patience < 0 {
-		wrong("-patience %s: use a positive duration", o.patience)
-	}
-	if o.backendTimeout < 0 {
-		wrong("-backend-timeout %s: use a positive duration", o.backendTimeout)
-	}
-	if c := o.config; c != nil && c.HTTPSEnabled {
-		if _, err := tls.LoadX509KeyPair(c.HTTPSCert, c.HTTPSKey); err != nil {
-			wrong("https_cert and https_key: %v", err)
-		}
+	if o.file.HTTPSEnabled {
+		o.validateCertificate(wrong)
 	}
 }
 
-const maxSlots = 1024
+// validateCertificate finds what is wrong with the files of the certificate; that
+// one is not named is a mistake of the configuration file.
+func (o *options) validateCertificate(wrong func(string, ...any)) {
+	read := func(key, path string) []byte {
+		if path == "" {
+			return nil
+		}
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			wrong("%s: %s: %v", o.configFile, key, err)
+		}
+		return raw
+	}
+	certificate, key := read("https_cert", o.file.HTTPSCert), read("https_key", o.file.HTTPSKey)
+	if certificate == nil || key == nil {
+		return
+	}
+	if _, err := tls.X509KeyPair(certificate, key); err != nil {
+		wrong("%s: https_cert and https_key: %v", o.configFile, err)
+	}
+}
+
+const (
+	maxSlots = 1024
+
+	// keyFileName is the key file's name in the data directory.
+	keyFileName = "key"
+)
 
 // describe prints what the configuration means.
 func (o *options) describe(out io.Writer) {

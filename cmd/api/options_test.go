@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ringmaster/cmd/internal/program"
+	"ringmaster/pkg/secrets"
 )
 
 // write makes a file in a directory of the test.
@@ -116,8 +117,15 @@ func TestEveryMistakeIsNamed(t *testing.T) {
 		}},
 		{"all flags", []string{
 			"-config", good, "-listen", "7076", "-nats-listen", "x", "-nats", "http://n", "-slots", "2000", "-prefix", "p?", "-lease", "1ms",
-			"-patience", "-1s", "-backend-timeout", "-1s", "-archive", "s3://x", "stray",
-		}, []string{"stray", "-slots", "-listen", "-nats-listen", "-nats", "-prefix", "-lease", "-patience", "-backend-timeout", "-archive"}},
+			"-patience", "-1s", "-backend-timeout", "-1s", "-archive", "s3://x", "-key-file", "/none/key", "stray",
+		}, []string{"stray", "-slots", "-listen", "-nats-listen", "-nats", "-prefix", "-lease", "-patience", "-backend-timeout", "-archive", "-key-file"}},
+		{"durations that would never do", []string{"-config", good, "-lease", "0", "-patience", "999ms", "-backend-timeout", "1ms"}, []string{"-lease 0s", "-patience 999ms", "-backend-timeout 1ms"}},
+		{"NATS off loopback", []string{"-config", good, "-nats-listen", "0.0.0.0:4222"}, []string{"-nats-listen: \"0.0.0.0:4222\" is off loopback, which needs TLS"}},
+		{"a file with a bad address and certificates that are not there", []string{"-config", write(t, "tls.json", `{
+			"circles": [{"name": "c", "backends": [{"name": "a", "url": "http://127.0.0.1:1"}]}],
+			"listen_addr": "7076", "nats_listen": "0.0.0.0:1", "https_enabled": true, "https_cert": "none.pem", "https_key": "none.key"}`)}, []string{
+			"listen_addr", "-nats-listen", "none.pem", "none.key",
+		}},
 		{"environment", []string{"-config", good}, []string{"RINGMASTER_LEASE"}},
 		{"certificate", []string{"-config", write(t, "tls.json", strings.Replace(proxyJSON, `"data_dir"`, `"https_enabled": true, "https_cert": "none.pem", "https_key": "none.key", "data_dir"`, 1))}, []string{"https_cert"}},
 	} {
@@ -138,6 +146,55 @@ func TestEveryMistakeIsNamed(t *testing.T) {
 			require.Equal(t, 2, program.Exit("api", err, &bytes.Buffer{}))
 		})
 	}
+}
+
+// What the file says of an address is judged once.
+func TestAMistakeIsNamedOnce(t *testing.T) {
+	t.Parallel()
+	file := write(t, "bad.json", strings.Replace(proxyJSON, `"127.0.0.1:7076"`, `"7076", "nats_listen": "4222"`, 1))
+	_, err := parseOptions([]string{"-config", file}, nil, &bytes.Buffer{})
+	var usage *program.UsageError
+	require.ErrorAs(t, err, &usage)
+	require.Len(t, usage.Mistakes, 2, err)
+}
+
+// With -check and without: a key file that cannot be used is named before anything
+// is started. One that is not there yet is fine where it can be made.
+func TestKeyFilesAreChecked(t *testing.T) {
+	t.Parallel()
+	config := write(t, "proxy.json", proxyJSON)
+	dir := t.TempDir()
+	open, empty := filepath.Join(dir, "open"), filepath.Join(dir, "empty")
+	_, err := secrets.Create(open)
+	require.NoError(t, err)
+	require.NoError(t, os.Chmod(open, 0o640)) // that is what is tested
+	require.NoError(t, os.WriteFile(empty, nil, 0o600))
+	for _, check := range []string{"-check", "-check=false"} {
+		for path, says := range map[string]string{
+			open: "chmod 600", empty: "no keyset", dir: "is not a file",
+			filepath.Join(empty, "key"): "not a directory", filepath.Join(dir, "none", "key"): "no directory",
+		} {
+			_, err := parseOptions([]string{"-config", config, check, "-key-file", path}, nil, &bytes.Buffer{})
+			var usage *program.UsageError
+			require.ErrorAs(t, err, &usage, path)
+			require.Len(t, usage.Mistakes, 1)
+			require.ErrorContains(t, err, "-key-file")
+			require.ErrorContains(t, err, path)
+			require.ErrorContains(t, err, says)
+		}
+	}
+	for _, args := range [][]string{
+		{"-key-file", filepath.Join(dir, "new")},
+		{"-key-file", "new"},
+		{"-data", filepath.Join(dir, "a", "b")},
+		{"-data", filepath.Join(dir, "a", "b"), "-key-file", filepath.Join(dir, "a", "key")},
+	} {
+		_, err := parseOptions(append([]string{"-config", config, "-check"}, args...), nil, &bytes.Buffer{})
+		require.ErrorIs(t, err, program.ErrDone, args)
+	}
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, left, 2, "looking makes nothing")
 }
 
 func TestCheckPrintsWhatItFound(t *testing.T) {

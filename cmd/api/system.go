@@ -20,7 +20,6 @@ import (
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/progress"
-	"ringmaster/pkg/secrets"
 )
 
 // system is everything that one api process runs.
@@ -49,17 +48,17 @@ func newSystem(ctx context.Context, o *options, logger *slog.Logger) (_ *system,
 	s := &system{options: o, logger: logger, draining: make(chan struct{})}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.close(ctx))
+			err = errors.Join(program.Interrupted(ctx, err), s.close(ctx))
 		}
 	}()
 	if err := os.MkdirAll(o.data, 0o750); err != nil {
 		return nil, fmt.Errorf("making the data directory: %w", err)
 	}
-	keys, err := secrets.OpenOrCreate(o.keyFile)
-	if err != nil {
-		return nil, fmt.Errorf("opening the key file %s: %w", o.keyFile, err)
-	}
 	if err := s.openBus(ctx); err != nil {
+		return nil, err
+	}
+	keys, err := s.openKey(ctx)
+	if err != nil {
 		return nil, err
 	}
 	s.engine, err = program.NewEngine(ctx, s.bus, program.EngineOptions{
@@ -95,7 +94,7 @@ func newID() string { return uuid.Must(uuid.NewV7()).String() }
 func (s *system) openBus(ctx context.Context) error {
 	o := s.options
 	var err error
-	to := bus.Options{Name: "api", Logger: s.logger, URL: o.nats}
+	to := bus.Options{Name: "api", URL: o.nats}
 	if o.nats == "" {
 		s.nats, err = bus.StartServer(ctx, bus.ServerOptions{Dir: o.data, Listen: o.natsListen, Logger: s.logger})
 		if err != nil {
@@ -103,8 +102,8 @@ func (s *system) openBus(ctx context.Context) error {
 		}
 		to.Server = s.nats
 	}
-	if s.bus, err = bus.Connect(ctx, to); err != nil {
-		return fmt.Errorf("connecting to NATS: %w", err)
+	if s.bus, err = program.Connect(ctx, to, s.logger); err != nil {
+		return err
 	}
 	var settings []bus.ApplyOption
 	if o.lease > 0 {

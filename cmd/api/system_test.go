@@ -80,6 +80,7 @@ type started struct {
 	t    *testing.T
 	url  string
 	stop func()
+	log  *bytes.Buffer // to be read when it has stopped
 }
 
 var readyLine = regexp.MustCompile(`^ringmaster api ready on (https?://\S+), data in`)
@@ -90,9 +91,9 @@ func start(t *testing.T, args ...string) *started {
 	ctx, cancel := context.WithCancel(context.Background())
 	out, in := io.Pipe()
 	done := make(chan error, 1)
-	var log bytes.Buffer
+	log := &bytes.Buffer{}
 	go func() {
-		err := run(ctx, args, nil, in, &log)
+		err := run(ctx, args, nil, in, log)
 		_ = in.Close()
 		done <- err
 	}()
@@ -102,12 +103,13 @@ func start(t *testing.T, args ...string) *started {
 		cancel()
 		t.Fatalf("it is not ready: %q, %v, %v", line, err, <-done)
 	}
-	s := &started{t: t, url: found[1], stop: sync.OnceFunc(func() {
+	s := &started{t: t, url: found[1], log: log, stop: sync.OnceFunc(func() {
 		cancel()
 		require.NoError(t, <-done)
 		for line := range strings.Lines(log.String()) {
 			require.True(t, json.Valid([]byte(line)), line)
 		}
+		require.Equal(t, 1, strings.Count(log.String(), `"msg":"stopped"`))
 	})}
 	t.Cleanup(s.stop)
 	return s

@@ -17,5 +17,6 @@ func run(ctx context.Context, args, environ []string, out, log io.Writer) error 
 	if err != nil {
 		return err
 	}
-	return work(ctx, o, program.Logger(log, o.logLevel, "worker"), out)
+	logger := program.Logger(log, o.logLevel, "worker")
+	return program.Ended(ctx, work(ctx, o, logger, out), logger)
 }

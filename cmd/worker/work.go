@@ -18,6 +18,7 @@ import (
 
 	"ringmaster/cmd/internal/program"
 	"ringmaster/pkg/bus"
+	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/secrets"
 )
 
@@ -61,7 +62,7 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 		fmt.Fprintln(out, "ringmaster worker", program.Version())
 		return nil, program.ErrDone
 	}
-	usage := &program.UsageError{Mistakes: mistakes}
+	usage := &program.UsageError{Mistakes: append(mistakes, program.DurationMistakes(fs, program.BackendBounds()...)...)}
 	wrong := func(format string, a ...any) { usage.Mistakes = append(usage.Mistakes, fmt.Sprintf(format, a...)) }
 	if o.nats == "" && o.data == "" {
 		wrong("-nats or -data is missing: name the NATS servers, or the data directory of an api on this host")
@@ -85,12 +86,6 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 	if o.slots < 1 || o.slots > maxSlots {
 		wrong("-slots %d: use a number from 1 to %d", o.slots, maxSlots)
 	}
-	if o.patience < 0 {
-		wrong("-patience %s: use a positive duration", o.patience)
-	}
-	if o.backendTimeout < 0 {
-		wrong("-backend-timeout %s: use a positive duration", o.backendTimeout)
-	}
 	if len(usage.Mistakes) > 0 {
 		return nil, usage
 	}
@@ -110,7 +105,7 @@ func work(ctx context.Context, o *options, logger *slog.Logger, out io.Writer) e
 	if err != nil {
 		return fmt.Errorf("opening the key file %s: %w", o.keyFile, err)
 	}
-	to := bus.Options{URL: o.nats, Name: "worker", Logger: logger}
+	to := bus.Options{URL: o.nats, Name: "worker"}
 	if o.nats == "" {
 		file, err := bus.ReadNATSFile(o.data)
 		if err != nil {
@@ -118,16 +113,19 @@ func work(ctx context.Context, o *options, logger *slog.Logger, out io.Writer) e
 		}
 		to.URL, to.Token = file.URL, file.Token
 	}
-	b, err := bus.Connect(ctx, to)
+	b, err := program.Connect(ctx, to, logger)
 	if err != nil {
-		return fmt.Errorf("connecting to NATS: %w", err)
+		return err
 	}
 	defer b.Close()
 	engine, err := program.NewEngine(ctx, b, program.EngineOptions{
 		Name: "worker", Keys: keys, Patience: o.patience, BackendTimeout: o.backendTimeout, Logger: logger,
 	})
 	if err != nil {
-		return fmt.Errorf("joining (has an api prepared this NATS?): %w", err)
+		return fmt.Errorf("joining (has an api prepared this NATS?): %w", program.Interrupted(ctx, err))
+	}
+	if err := verifyKey(ctx, engine.Ledger, keys, o.keyFile, logger); err != nil {
+		return program.Interrupted(ctx, err)
 	}
 	services, ctx := errgroup.WithContext(ctx)
 	if o.listen != "" {
@@ -138,6 +136,21 @@ func work(ctx context.Context, o *options, logger *slog.Logger, out io.Writer) e
 	services.Go(func() error { return engine.Worker(o.slots).Run(ctx) })
 	fmt.Fprintf(out, "ringmaster worker %s ready with %d slots\n", engine.ID, o.slots)
 	return services.Wait()
+}
+
+// verifyKey warns of a key that is not the cluster's. The worker works all the same:
+// it leaves the tasks that need the key to others.
+func verifyKey(ctx context.Context, l *ledger.Ledger, keys *secrets.Keyring, path string, logger *slog.Logger) error {
+	err := l.VerifyKey(ctx, keys)
+	if errors.Is(err, ledger.ErrOtherKey) {
+		logger.WarnContext(ctx, "the key file is not the one that this cluster's records were sealed with; tasks that need the key are left to other workers: "+
+			"give the api's with -key-file", "file", path, "error", err)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("checking the key: %w", err)
+	}
+	return nil
 }
 
 const (

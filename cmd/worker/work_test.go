@@ -7,9 +7,11 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,11 +21,17 @@ import (
 	"ringmaster/cmd/internal/program"
 	"ringmaster/pkg/bus"
 	"ringmaster/pkg/bus/bustest"
+	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/secrets"
 	"ringmaster/pkg/worker"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(processVariable) != "" {
+		main()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	patience = 20 * time.Second
@@ -50,7 +58,7 @@ func TestOptions(t *testing.T) {
 	}{
 		{nil, []string{"-nats or -data is missing", "-key-file is missing"}},
 		{[]string{"-nats", "n1"}, []string{"-key-file is missing"}},
-		{[]string{"-data", "d", "-slots", "0", "-listen", "x", "-patience", "-1s", "-backend-timeout", "-1s", "-nope", "stray"}, []string{"-slots 0", "-listen", "-patience", "-backend-timeout", "-nope"}},
+		{[]string{"-data", "d", "-slots", "0", "-listen", "x", "-patience", "999ms", "-backend-timeout", "0", "-nope", "stray"}, []string{"-slots 0", "-listen", "-patience", "-backend-timeout", "-nope"}},
 		{[]string{"-data", "d", "-slots", "9999", "-nats", "http://x"}, []string{"-slots 9999", "-nats"}},
 		{[]string{"-data", "d", "-slots", "many", "-log-level", "loud"}, []string{"many", "loud"}},
 	} {
@@ -168,6 +176,8 @@ func TestAWorkerJoinsServesHealthAndLeaves(t *testing.T) {
 	require.Equal(t, http.StatusOK, code, "it lives, and waits")
 	cancel()
 	require.NoError(t, <-done)
+	require.Equal(t, 1, strings.Count(log.String(), `"msg":"stopped"`))
+	require.NotContains(t, log.String(), "key file")
 	_, err = os.Stat(filepath.Join(dir, "key"))
 	require.NoError(t, err)
 }
@@ -185,6 +195,82 @@ func TestAWorkerThatCannotStart(t *testing.T) {
 	require.ErrorContains(t, err, "has an api prepared this NATS?")
 	require.Equal(t, 1, program.Exit("worker", err, io.Discard))
 	require.NoError(t, server.Close(context.Background()))
+}
+
+// A worker with another key than the cluster's says so, and joins: there are tasks
+// that need no key.
+func TestAWorkerWithAnotherKeyWarnsAndJoins(t *testing.T) {
+	t.Parallel()
+	dir, server, b := site(t)
+	keys, err := secrets.Open(filepath.Join(dir, "key"))
+	require.NoError(t, err)
+	l, err := ledger.New(t.Context(), b, ledger.Options{})
+	require.NoError(t, err)
+	require.NoError(t, l.CheckKey(t.Context(), keys))
+	other := filepath.Join(t.TempDir(), "other")
+	_, err = secrets.Create(other)
+	require.NoError(t, err)
+	leases, err := b.Leases(t.Context())
+	require.NoError(t, err)
+	var log locked
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- run(ctx, []string{"-data", dir, "-key-file", other}, nil, io.Discard, &log) }()
+	require.Eventually(t, func() bool {
+		live, err := worker.Live(t.Context(), leases)
+		return err == nil && len(live) == 1
+	}, patience, tick)
+	cancel()
+	require.NoError(t, <-done)
+	require.Equal(t, 1, strings.Count(log.String(), `"level":"WARN"`), log.String())
+	require.Contains(t, log.String(), other)
+	require.Contains(t, log.String(), "sealed with")
+	require.NoError(t, server.Close(context.Background()))
+}
+
+// The api beside it has stopped: the worker waits for it, and can be stopped.
+func TestAWorkerStoppedWhileItWaitsForNATS(t *testing.T) {
+	t.Parallel()
+	dir, server, _ := site(t)
+	file, err := bus.ReadNATSFile(dir)
+	require.NoError(t, err)
+	require.NoError(t, server.Close(context.Background()))
+	for _, args := range [][]string{{"-data", dir}, {"-nats", "nats://secret@127.0.0.1:1", "-key-file", filepath.Join(dir, "key")}} {
+		var log locked
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- run(ctx, args, nil, io.Discard, &log) }()
+		require.Eventually(t, func() bool { return strings.Contains(log.String(), "waiting for NATS") }, patience, tick)
+		cancel()
+		require.NoError(t, <-done)
+		require.Contains(t, log.String(), `"msg":"stopped"`)
+		require.NotContains(t, log.String(), "secret")
+		require.NotContains(t, log.String(), file.Token)
+		if args[0] == "-data" {
+			require.Contains(t, log.String(), file.URL)
+		}
+	}
+}
+
+// processVariable makes the test binary the worker itself.
+const processVariable = "WORKER_TEST_PROCESS"
+
+// The signal itself: a process that waits for NATS ends with 0.
+func TestSIGTERMWhileWaitingForNATS(t *testing.T) {
+	t.Parallel()
+	key := filepath.Join(t.TempDir(), "key")
+	_, err := secrets.Create(key)
+	require.NoError(t, err)
+	self, err := os.Executable()
+	require.NoError(t, err)
+	var log locked
+	cmd := exec.CommandContext(t.Context(), self, "-nats", "nats://127.0.0.1:1", "-key-file", key)
+	cmd.Env, cmd.Stderr = append(os.Environ(), processVariable+"=1"), &log
+	require.NoError(t, cmd.Start())
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "waiting for NATS") }, patience, tick)
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, cmd.Wait(), log.String())
+	require.Contains(t, log.String(), `"msg":"stopped"`)
 }
 
 func TestStartAndStop(t *testing.T) {

@@ -27,11 +27,7 @@ func ListenMistake(address string) string {
 // quotes none of them: they may hold credentials.
 func NATSMistake(list string) string {
 	for i, entry := range strings.Split(list, ",") {
-		entry = strings.TrimSpace(entry)
-		if !strings.Contains(entry, "://") {
-			entry = "nats://" + entry
-		}
-		u, err := url.Parse(entry)
+		u, err := url.Parse(natsEntry(entry))
 		if err != nil || u.Hostname() == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
 			return fmt.Sprintf("entry %d is not the address of a NATS server; write nats://host:port, several separated by commas", i+1)
 		}

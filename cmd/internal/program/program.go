@@ -93,11 +93,20 @@ func Main(name string, run func(ctx context.Context, args, environ []string, out
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	context.AfterFunc(ctx, stop)
 	err := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		err = nil // told to stop while it was starting
-	}
 	stop()
 	os.Exit(Exit(name, err, os.Stderr))
+}
+
+// Ended is how a program's work has ended. A clean stop, also that of a program
+// which was told to stop while it was starting, is nil and logged.
+func Ended(ctx context.Context, err error, logger *slog.Logger) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	if err == nil {
+		logger.InfoContext(ctx, "stopped")
+	}
+	return err
 }
 
 // Exit reports how a program ended and returns its exit code.

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -108,6 +110,122 @@ func TestAddresses(t *testing.T) {
 		m := program.NATSMistake(bad)
 		require.NotEmpty(t, m, bad)
 		require.NotContains(t, m, "secret-of-mine")
+	}
+}
+
+func TestDurations(t *testing.T) {
+	t.Parallel()
+	bounds := append(program.BackendBounds(), program.Bound{Flag: "lease", Least: time.Second, Most: time.Hour})
+	for _, c := range []struct {
+		args    []string
+		environ []string
+		names   []string
+	}{
+		{},
+		{args: []string{"-lease", "1s", "-patience", "1s", "-backend-timeout", "1s"}},
+		{args: []string{"-lease", "1h", "-patience", "100h", "-backend-timeout", "100h"}},
+		{args: []string{"-lease", "0", "-patience", "0s", "-backend-timeout=0"}, names: []string{"-patience 0s", "-backend-timeout 0s", "-lease 0s"}},
+		{args: []string{"-lease", "999ms", "-patience", "999ms", "-backend-timeout=-1s"}, names: []string{"-patience 999ms", "-backend-timeout -1s", "-lease 999ms"}},
+		{args: []string{"-lease", "1h1s"}, names: []string{"-lease 1h0m1s: use 1s to 1h"}},
+		{environ: []string{"RINGMASTER_PATIENCE=1ms"}, names: []string{"-patience 1ms: use 1s or more"}},
+		{args: []string{"-patience", "1s"}, environ: []string{"RINGMASTER_PATIENCE=1ms"}},
+	} {
+		fs := flag.NewFlagSet("p", flag.ContinueOnError)
+		fs.Duration("lease", 0, "")
+		fs.Duration("patience", 0, "")
+		fs.Duration("backend-timeout", 0, "")
+		fs.String("other", "", "")
+		mistakes, err := program.Parse(fs, "", append(c.args, "-other", "x"), c.environ, io.Discard)
+		require.NoError(t, err)
+		require.Empty(t, mistakes)
+		mistakes = program.DurationMistakes(fs, bounds...)
+		require.Len(t, mistakes, len(c.names), "%q", mistakes)
+		for i, name := range c.names {
+			require.Contains(t, mistakes[i], name)
+		}
+	}
+}
+
+func TestAddressesOfTheEmbeddedJetStream(t *testing.T) {
+	t.Parallel()
+	for _, good := range []string{"127.0.0.1:0", "127.0.0.2:4222", "[::1]:4222", "localhost:4222"} {
+		require.Empty(t, program.NATSListenMistake(good), good)
+	}
+	for bad, says := range map[string]string{
+		"0.0.0.0:4222": "needs TLS", ":4222": "needs TLS", "[::]:4222": "needs TLS", "192.0.2.1:4222": "needs TLS", "n1:4222": "needs TLS",
+		"127.0.0.1:http": "as a number", "4222": "not an address",
+	} {
+		require.Contains(t, program.NATSListenMistake(bad), says, bad)
+	}
+}
+
+func TestNATSIsShownWithoutCredentials(t *testing.T) {
+	t.Parallel()
+	for list, want := range map[string]string{
+		"nats://n1:4222": "nats://n1:4222",
+		"n1, tls://secret@n2:4222,ws://u:secret@n3/x?secret": "nats://n1,tls://n2:4222,ws://n3",
+		"nats://secret:%zz@n1:4222":                          "",
+	} {
+		require.Equal(t, want, program.NATSShown(list))
+	}
+}
+
+// While NATS is not there, the log says so once, and a stop is a clean one.
+func TestConnectSaysWhatItWaitsFor(t *testing.T) {
+	t.Parallel()
+	stopped, stop := context.WithCancel(t.Context())
+	log := &stopping{word: "waiting for NATS", stop: stop}
+	logger := program.Logger(log, slog.LevelInfo, "p")
+	_, err := program.Connect(stopped, bus.Options{URL: "nats://u:secret@127.0.0.1:1"}, logger)
+	require.ErrorIs(t, err, context.Canceled)
+	require.NoError(t, program.Ended(stopped, err, logger))
+	require.Equal(t, 1, strings.Count(log.String(), "waiting for NATS"))
+	require.Contains(t, log.String(), `"url":"nats://127.0.0.1:1"`)
+	require.Contains(t, log.String(), `"msg":"stopped"`)
+	require.NotContains(t, log.String(), "secret")
+}
+
+// stopping is a log that stops the program at the first line with a word.
+type stopping struct {
+	bytes.Buffer
+
+	word string
+	stop func()
+}
+
+func (s *stopping) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte(s.word)) {
+		s.stop()
+	}
+	return s.Buffer.Write(p)
+}
+
+func TestEnded(t *testing.T) {
+	t.Parallel()
+	stopped, cancel := context.WithCancel(t.Context())
+	cancel()
+	failed := errors.New("no disk")
+	waited := program.Interrupted(stopped, fmt.Errorf("connecting: %w", bus.ErrUnavailable))
+	for _, c := range []struct {
+		stopped   bool
+		err, want error
+	}{
+		{false, nil, nil},
+		{false, failed, failed},
+		{false, context.Canceled, context.Canceled},
+		{false, program.Interrupted(t.Context(), bus.ErrUnavailable), bus.ErrUnavailable},
+		{true, nil, nil},
+		{true, failed, failed},
+		{true, program.Interrupted(stopped, failed), failed},
+		{true, waited, nil},
+	} {
+		var log bytes.Buffer
+		ctx := t.Context()
+		if c.stopped {
+			ctx = stopped
+		}
+		require.Equal(t, c.want, program.Ended(ctx, c.err, program.Logger(&log, slog.LevelInfo, "p")))
+		require.Equal(t, c.want == nil, strings.Contains(log.String(), `"msg":"stopped"`))
 	}
 }
 
