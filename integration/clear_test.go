@@ -439,7 +439,6 @@ func TestClearKeepsWhatAnOwnerThatStaysAwayHeld(t *testing.T) {
 // write is.
 func TestClearSendsARefusedDeleteAgainSoon(t *testing.T) {
 	t.Parallel()
-	t.Skip("after any refusal of a delete, 429 and 503 too, the window is polled for as long as a refusing backend is put up with (2 min) before the delete is sent again, and the wait does not show the refusal; a second refusal keeps the window")
 	s := newClearSite(t)
 	s.wrongProxy.Handle(only(first(2, deletes), refuse(http.StatusTooManyRequests, "too many deletes"))(s.wrongProxy))
 	began := time.Now()

@@ -282,7 +282,7 @@ func TestRebalanceAddBringsEveryPointToItsOwner(t *testing.T) {
 	require.NoError(t, in.WriteConfigURLs(b[0].URL(), b[1].URL(), b[2].URL()))
 	in.startAPI()
 	b[2].exec(`CREATE DATABASE ` + metrics)
-	b[2].exec(`CREATE RETENTION POLICY forever ON ` + metrics + ` DURATION INF REPLICATION 1 SHARD DURATION 24h`)
+	b[2].exec(`CREATE RETENTION POLICY forever ON ` + metrics + ` DURATION INF REPLICATION 1 SHARD DURATION 24h DEFAULT`)
 	moving := ""
 	for n := range 60 {
 		if name := fmt.Sprintf("tiny-%02d", n); in.owner(0, metrics, name) == b[2].URL() {

@@ -458,7 +458,6 @@ func TestRefusingBackendIsGivenUpOnce(t *testing.T) {
 // says, is not told the old error.
 func TestOperationAfterAnOutageAsksTheBackendAgain(t *testing.T) {
 	t.Parallel()
-	t.Skip("a worker that has given a backend up for being away fails further tasks for up to its longest pause without asking it (hopeless), also those of a new operation that was started when the backend answered again")
 	b := startBackends(t, 2)
 	b[0].fill("db", 3, 100)
 	to := b[1].proxied()
