@@ -393,6 +393,15 @@ func (d *dropper) remove(ctx context.Context, p *proof) error {
 		return err
 	}
 	p.before, p.sentAt = p.recorded(operation.SliceProven), d.Now()
+	if tookNothing(err) {
+		// It is sent again soon, unless it was a lie.
+		left, counted := d.left(ctx, p)
+		if counted != nil || left == 0 {
+			return counted
+		}
+		p.sentAt = time.Time{}
+		return &patience.WriteError{Err: err}
+	}
 	if err != nil {
 		gone, waited := d.awaitGone(ctx, p)
 		if waited != nil || gone {

@@ -244,29 +244,41 @@ func (e *estimation) probe(ctx context.Context, s *survey, batch []look) error {
 	for i := range batch {
 		batch[i].points, batch[i].span = 0, 0
 	}
+	own := make([]int, len(batch))
+	for i := range own {
+		own[i] = i
+	}
+	if err := e.probeHolder(ctx, s, s, batch, own); err != nil {
+		return err
+	}
+	// Where the source has something, the window moves whatever the others have.
 	at := map[int][]int{}
 	for i := range batch {
 		d := &s.databases[batch[i].database]
-		at[s.index] = append(at[s.index], i)
 		for _, end := range d.routes[d.moving[batch[i].moving].route].ends {
-			at[end] = append(at[end], i)
+			if batch[i].points == 0 {
+				at[end] = append(at[end], i)
+			}
 		}
 	}
 	for _, end := range sortedKeys(at) {
-		holder, which := e.sources[end], at[end]
-		first := &batch[which[0]]
-		d := &s.databases[first.database]
-		if len(holder.groups[policyName{d.name, d.policies[first.policy].Name}]) == 0 {
-			continue // not one point of the policy is there
-		}
-		err := s.patiently(ctx, e.Planner, "estimating points at", holder, func(ctx context.Context) error {
-			return s.probeAt(ctx, holder, batch, which)
-		})
-		if err != nil {
+		if err := e.probeHolder(ctx, s, e.sources[end], batch, at[end]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// probeHolder looks at some windows of one policy at one backend.
+func (e *estimation) probeHolder(ctx context.Context, s, holder *survey, batch []look, which []int) error {
+	first := &batch[which[0]]
+	d := &s.databases[first.database]
+	if len(holder.groups[policyName{d.name, d.policies[first.policy].Name}]) == 0 {
+		return nil // not one point of the policy is there
+	}
+	return s.patiently(ctx, e.Planner, "estimating points at", holder, func(ctx context.Context) error {
+		return s.probeAt(ctx, holder, batch, which)
+	})
 }
 
 // probeAt finds first and last times at one holder, counts a part of the time
