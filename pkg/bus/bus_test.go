@@ -85,6 +85,7 @@ func runContract(t *testing.T, e env) {
 		{"queue/fetch ends with its context", testQueueFetchEnds},
 		{"log/append", testLogAppend},
 		{"log/page", testLogPage},
+		{"log/last", testLogLast},
 		{"log/tail", testLogTail},
 		{"objects/put and get", testObjects},
 		{"objects/replace and delete", testObjectsReplace},

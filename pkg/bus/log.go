@@ -89,6 +89,16 @@ func (l *Log) Page(ctx context.Context, from uint64, filter string, limit int) (
 	return records, nil
 }
 
+// Last returns the newest record on a subject, which may have wildcards, or
+// ErrNotFound. It is never older than what was appended before the call.
+func (l *Log) Last(ctx context.Context, subject string) (Record, error) {
+	record, err := l.bus.boundedLast(ctx, l.stream, subject)
+	if err != nil {
+		return Record{}, fmt.Errorf("reading the last of %s in %s: %w", subject, l.stream, err)
+	}
+	return record, nil
+}
+
 // Tail yields the records that match filter, from sequence from on (0: from the
 // oldest), and goes on with new ones until ctx ends, whose error is the last it yields. It outlives
 // reconnects and changes of the leader, without loss and without repetition.

@@ -68,6 +68,27 @@ func testLogPage(t *testing.T, e env) {
 	require.Len(t, page, 1)
 }
 
+func testLogLast(t *testing.T, e env) {
+	ctx, name := t.Context(), unique(t)
+	l := e.here.Log(events.StreamEvents)
+	subject := events.EventSubject(name, "task")
+	_, err := e.there.Log(events.StreamEvents).Last(ctx, subject)
+	require.ErrorIs(t, err, bus.ErrNotFound)
+	var sequence uint64
+	for i := range 3 {
+		sequence, err = l.Append(ctx, subject, "", text("%d", i))
+		require.NoError(t, err)
+		_, err = l.Append(ctx, events.EventSubject(name, "operation"), "", nil)
+		require.NoError(t, err)
+	}
+	got, err := e.there.Log(events.StreamEvents).Last(ctx, subject)
+	require.NoError(t, err)
+	require.Equal(t, sequence, got.Sequence)
+	require.Equal(t, subject, got.Subject)
+	require.Equal(t, "2", string(got.Data))
+	require.False(t, got.Time.IsZero())
+}
+
 func testLogTail(t *testing.T, e env) {
 	name := unique(t)
 	ctx, cancel := context.WithCancel(t.Context())

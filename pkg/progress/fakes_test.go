@@ -140,11 +140,18 @@ type memoryLog struct {
 	first   uint64
 	next    uint64
 	down    bool
+	// broken and hanging are the subjects of which Last fails or does not answer.
+	broken, hanging map[string]bool
 	// grown is closed and replaced when anything changes.
 	grown chan struct{}
 }
 
-func newLog() *memoryLog { return &memoryLog{first: 1, next: 1, grown: make(chan struct{})} }
+func newLog() *memoryLog {
+	return &memoryLog{
+		first: 1, next: 1, grown: make(chan struct{}),
+		broken: map[string]bool{}, hanging: map[string]bool{},
+	}
+}
 
 func (l *memoryLog) change(what func()) {
 	l.mu.Lock()
@@ -199,6 +206,23 @@ func (l *memoryLog) Page(_ context.Context, from uint64, filter string, limit in
 		return found, &bus.GapError{Requested: from, First: l.first}
 	}
 	return found, nil
+}
+
+func (l *memoryLog) Last(ctx context.Context, subject string) (bus.Record, error) {
+	l.mu.Lock()
+	down, hanging := l.down || l.broken[subject], l.hanging[subject]
+	found := l.matching(0, subject)
+	l.mu.Unlock()
+	switch {
+	case hanging:
+		<-ctx.Done()
+		return bus.Record{}, context.Cause(ctx)
+	case down:
+		return bus.Record{}, errDown
+	case len(found) == 0:
+		return bus.Record{}, bus.ErrNotFound
+	}
+	return found[len(found)-1], nil
 }
 
 func (l *memoryLog) matching(from uint64, filter string) []bus.Record {

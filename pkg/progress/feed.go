@@ -17,6 +17,10 @@ import (
 // longer holds. Its data is a Gap.
 const TypeGap = "gap"
 
+// firstEvents is among how many of an operation's events the one that told of the
+// new operation is looked for.
+const firstEvents = 8
+
 // FeedEvent is one event of a feed.
 type FeedEvent struct {
 	// Sequence is the event's number in the stream; a reader that resumes after
@@ -66,12 +70,13 @@ func (f *Feed) Last(ctx context.Context) (uint64, error) {
 
 // Subscribe yields the events of one operation, or of all when operationID is
 // empty, that come after a sequence, and waits for more until ctx ends; 0 means
-// from the oldest there is. Where events are gone, and where the stream has
-// never come as far as the reader says it has read, a gap takes their place.
+// from the beginning. Where events are gone, and where the stream has never come
+// as far as the reader says it has read, a gap takes their place. Those of one
+// operation have a gap at their beginning only if its own is gone.
 // It ends with ctx, then without an error, or after an error.
 func (f *Feed) Subscribe(ctx context.Context, operationID string, after uint64) iter.Seq2[FeedEvent, error] {
 	return func(yield func(FeedEvent, error) bool) {
-		from, gap, err := f.start(ctx, after)
+		from, gap, err := f.start(ctx, operationID, after)
 		if err != nil {
 			if ctx.Err() == nil {
 				yield(FeedEvent{}, err)
@@ -113,7 +118,7 @@ func (f *Feed) Page(ctx context.Context, operationID string, after uint64, limit
 	if limit < 1 {
 		limit = DefaultPage
 	}
-	from, gap, err := f.start(ctx, after)
+	from, gap, err := f.start(ctx, operationID, after)
 	if err != nil {
 		return FeedPage{}, err
 	}
@@ -139,20 +144,48 @@ func (f *Feed) Page(ctx context.Context, operationID string, after uint64, limit
 }
 
 // start returns the first sequence to read for a reader that has read as far as
-// after. The gap is not nil when the stream has never come that far: it was made
-// anew, and is read from its beginning.
-func (f *Feed) start(ctx context.Context, after uint64) (from uint64, gap *Gap, err error) {
+// after. The gap is not nil when the beginning that the reader wants is gone, or
+// when the stream has never come as far as after: it was made anew, and is read
+// from its beginning.
+func (f *Feed) start(ctx context.Context, operationID string, after uint64) (from uint64, gap *Gap, err error) {
 	first, next, err := f.log.Bounds(ctx)
 	switch {
 	case err != nil:
 		return 0, nil, fmt.Errorf("reading the bounds of the event stream: %w", err)
-	case after == 0:
-		return first, nil, nil
 	case after >= next:
 		return first, &Gap{After: after, First: first}, nil
-	default:
+	case after > 0:
 		return after + 1, nil, nil
+	case first <= 1:
+		return first, nil, nil
 	}
+	if operationID != "" {
+		held, err := f.holdsBeginning(ctx, operationID, first)
+		if err != nil {
+			return 0, nil, err
+		}
+		if held {
+			return first, nil, nil
+		}
+	}
+	return first, &Gap{First: first}, nil
+}
+
+// holdsBeginning reports whether the event that told of a new operation is among
+// the operation's first ones from a sequence on. It need not be the very first:
+// a controller may have been faster than the process that took the operation in.
+func (f *Feed) holdsBeginning(ctx context.Context, operationID string, from uint64) (bool, error) {
+	records, err := f.log.Page(ctx, from, filterOf(operationID), firstEvents)
+	if _, overtaken := errors.AsType[*bus.GapError](err); err != nil && !overtaken {
+		return false, fmt.Errorf("reading the operation's first events: %w", err)
+	}
+	for _, record := range records {
+		_, payload, err := events.Decode(record.Data)
+		if change, ok := payload.(events.OperationChange); err == nil && ok && change.Previous == "" {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (g Gap) event(sequence uint64) FeedEvent {

@@ -113,7 +113,7 @@ func TestFeedTellsOfAGap(t *testing.T) {
 	}{
 		"older than the stream": {1, []FeedEvent{gap(2, 1, 3)}, []uint64{3, 5, 6}},
 		"just not too old":      {2, []FeedEvent{}, []uint64{3, 5, 6}},
-		"no position":           {0, []FeedEvent{}, []uint64{3, 5, 6}},
+		"from the beginning":    {0, []FeedEvent{gap(2, 0, 3)}, []uint64{3, 5, 6}},
 		"of another stream":     {7, []FeedEvent{gap(2, 7, 3)}, []uint64{3, 5, 6}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -128,6 +128,52 @@ func TestFeedTellsOfAGap(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, got, page.Events)
 				require.EqualValues(t, 6, page.Next)
+			})
+		})
+	}
+}
+
+// What happened before an operation began is no loss to those who read of it.
+func TestFeedOfOneOperationTellsWhetherItsBeginningIsGone(t *testing.T) {
+	began := func(n int) events.OperationChange {
+		return events.OperationChange{Operation: op(n, operation.Queued), Revision: 1}
+	}
+	planned := func(n int) events.OperationChange {
+		return events.OperationChange{Operation: op(n, operation.Planning), Revision: 2, Previous: operation.Queued}
+	}
+	gap := Gap{After: 0, First: 4}.event(3)
+	for name, c := range map[string]struct {
+		tell []events.Payload // the first three are dropped
+		gap  bool
+		want []uint64
+	}{
+		"it is there":           {[]events.Payload{began(2), planned(2), planned(2), began(1), planned(1)}, false, []uint64{4, 5}},
+		"told of a little late": {[]events.Payload{began(2), planned(2), planned(2), planned(1), began(1)}, false, []uint64{4, 5}},
+		"it is gone":            {[]events.Payload{began(2), planned(2), began(1), planned(2), planned(1)}, true, []uint64{5}},
+		"all is gone":           {[]events.Payload{began(1), planned(1), planned(1), began(2)}, true, []uint64{}},
+		"the stream is empty":   {[]events.Payload{began(1), planned(1), planned(1)}, true, []uint64{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				log := newLog()
+				for _, p := range c.tell {
+					log.tell(t, p)
+				}
+				log.trim(4)
+				f := NewFeed(log)
+				got := read(t, f, id(1), 0)
+				page, err := f.Page(t.Context(), id(1), 0, 0)
+				require.NoError(t, err)
+				require.Equal(t, got, append([]FeedEvent(nil), page.Events...))
+				if c.gap {
+					require.NotEmpty(t, got)
+					require.Equal(t, gap, got[0])
+					got = got[1:]
+				}
+				require.Equal(t, c.want, sequences(got))
+				again, err := f.Page(t.Context(), id(1), page.Next, 0)
+				require.NoError(t, err)
+				require.Empty(t, again.Events, "a gap is told of once")
 			})
 		})
 	}

@@ -7,10 +7,20 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"ringmaster/events"
 	"ringmaster/pkg/bus"
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/operation"
+)
+
+// Bounds of reading what was last told of the open operations: how many are read
+// at a time, how long one may take, and how long all of them.
+const (
+	recallReaders  = 8
+	recallPatience = time.Second
+	recallLimit    = 4 * time.Second
 )
 
 // retryPause is the pause before the stream or the records are tried again.
@@ -81,7 +91,8 @@ func (p *Projection) hear() {
 	p.heard = p.options.Now()
 }
 
-// rescan reads all records.
+// rescan reads all records, and then what was last told of the progress of those
+// that are open: a record's own is as old as its last change of state.
 func (p *Projection) rescan(ctx context.Context) error {
 	err := p.records.Operations(ctx, func(op operation.Operation, revision uint64) error {
 		p.Observe(op, revision)
@@ -90,10 +101,50 @@ func (p *Projection) rescan(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the operation records: %w", err)
 	}
+	p.hear()
+	p.recall(ctx)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.seeded = true
-	p.heard = p.options.Now()
+	return nil
+}
+
+// recall takes in the last progress event of every open operation. One that
+// cannot be read is logged and left to the next event: the record is shown
+// meanwhile.
+func (p *Projection) recall(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, recallLimit)
+	defer cancel()
+	var readers errgroup.Group
+	readers.SetLimit(recallReaders)
+	for _, op := range p.Open() {
+		if limited.Err() != nil {
+			if ctx.Err() == nil {
+				p.options.Logger.WarnContext(ctx, "not all of what was last told could be read in time", "from", op.ID)
+			}
+			break
+		}
+		readers.Go(func() error {
+			if err := p.recallOne(limited, op.ID); err != nil && ctx.Err() == nil {
+				p.options.Logger.WarnContext(ctx, "reading what was last told of an operation", "operation", op.ID, "error", err)
+			}
+			return nil
+		})
+	}
+	_ = readers.Wait() // none returns an error, so that none ends the others
+}
+
+func (p *Projection) recallOne(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, recallPatience)
+	defer cancel()
+	record, err := p.log.Last(ctx, events.EventSubject(id, events.NounProgress))
+	switch {
+	case errors.Is(err, bus.ErrNotFound):
+		return nil // nothing has been told, or it is gone
+	case err != nil:
+		return err
+	}
+	p.take(ctx, record)
 	return nil
 }
 

@@ -7,7 +7,8 @@
 //   - ResultLog: progress as a short log that exists only while it is watched
 //
 // Events may be lost, doubled and late. The projection therefore starts from
-// the records, follows the events from there, lets the higher revision win, and
+// the records and the last progress that was told of each open operation,
+// follows the events from there, lets the higher revision win, and
 // reads the records of open operations again every few seconds: the record is
 // the truth, an event only makes its change visible sooner.
 package progress
@@ -75,6 +76,8 @@ type Log interface {
 	// *bus.GapError and goes on with the oldest that there is; any other error,
 	// that of ctx included, is the last it yields.
 	Tail(ctx context.Context, from uint64, filter string) iter.Seq2[bus.Record, error]
+	// Last returns the newest event on a subject, or bus.ErrNotFound.
+	Last(ctx context.Context, subject string) (bus.Record, error)
 	// Page returns at most limit events like Tail, without waiting. A
 	// *bus.GapError comes beside the events.
 	Page(ctx context.Context, from uint64, filter string, limit int) ([]bus.Record, error)

@@ -71,6 +71,82 @@ func TestProjectionStartsFromTheRecords(t *testing.T) {
 	})
 }
 
+// What was told before the process began is shown by the rules of what is told
+// while it runs.
+func TestProjectionStartsWithTheLastProgressThatWasTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		records, log := newRecords(), newLog()
+		subject := func(n int) string { return events.EventSubject(id(n), events.NounProgress) }
+		told := func(n int, state operation.State, copied int64) {
+			c := records.put(op(n, state))
+			log.tell(t, progressOf(n, c.Revision, 1, copied-1))
+			log.tell(t, progressOf(n, c.Revision, 2, copied))
+		}
+		told(1, operation.Running, 500)
+		told(2, operation.Running, 600)
+		log.append(subject(2), []byte("no event"))
+		told(3, operation.Running, 700)
+		log.broken[subject(3)] = true
+		for n := 10; n < 10+2*recallReaders; n++ {
+			told(n, operation.Running, 800)
+			log.hanging[subject(n)] = n < 10+recallReaders
+		}
+		log.tell(t, progressOf(4, 1, 1, 900))
+		later := op(4, operation.Paused)
+		later.Progress.AsOf = epoch.Add(time.Hour)
+		records.put(later) // after what was told of it
+		records.put(op(5, operation.Queued))
+		told(6, operation.Succeeded, 900)
+
+		p := New(records, log, Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- p.Run(ctx) }()
+		began := time.Now()
+		pass(recallPatience)
+		require.NoError(t, p.Ready())
+		require.Less(t, time.Since(began), 2*recallPatience)
+		copied := func(n int) int64 {
+			o, ok := p.Operation(id(n))
+			require.True(t, ok)
+			return o.Progress.Points.Copied
+		}
+		require.EqualValues(t, 500, copied(1))
+		for n := 2; n <= 6; n++ {
+			require.Zero(t, copied(n), "operation %d", n)
+		}
+		require.Equal(t, operation.Paused, state(p, 4))
+		for n := 10 + recallReaders; n < 10+2*recallReaders; n++ {
+			require.EqualValues(t, 800, copied(n), "those that do not answer hold up no other")
+		}
+		log.tell(t, progressOf(1, 1, 3, 501))
+		synctest.Wait()
+		require.EqualValues(t, 501, copied(1), "the events are followed from there")
+		cancel()
+		require.NoError(t, <-done)
+	})
+}
+
+// However many reads get no answer, the start does not wait for all of them.
+func TestProjectionStartsThoughNoProgressCanBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		records, log := newRecords(), newLog()
+		for n := range 20 * recallReaders {
+			records.put(op(n, operation.Running))
+			log.hanging[events.EventSubject(id(n), events.NounProgress)] = true
+		}
+		p := New(records, log, Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- p.Run(ctx) }()
+		pass(recallLimit)
+		require.NoError(t, p.Ready())
+		require.Equal(t, operation.Running, state(p, 1))
+		cancel()
+		require.NoError(t, <-done)
+	})
+}
+
 func TestProjectionFollowsEvents(t *testing.T) {
 	started(t, Options{}, func(t *testing.T, p *Projection, records *memoryRecords, log *memoryLog) {
 		c := records.put(op(1, operation.Running))

@@ -21,7 +21,7 @@ type Feed interface {
 	// Last returns the sequence of the newest event.
 	Last(ctx context.Context) (uint64, error)
 	// Subscribe yields the events after a sequence and waits for more until ctx
-	// ends; 0 means from the oldest there is.
+	// ends; 0 means from the beginning, and a gap in its place if that is gone.
 	Subscribe(ctx context.Context, operationID string, after uint64) iter.Seq2[progress.FeedEvent, error]
 	// Page returns at most limit of them without waiting.
 	Page(ctx context.Context, operationID string, after uint64, limit int) (progress.FeedPage, error)
@@ -69,7 +69,8 @@ func (rm *room) feed(c *gin.Context) {
 }
 
 // operationEvents serves the events of one operation, from the oldest that the
-// stream still has unless Last-Event-ID says otherwise.
+// stream still has unless Last-Event-ID says otherwise. When the operation's
+// beginning is gone, a gap tells of it first.
 func (rm *room) operationEvents(c *gin.Context) {
 	op, _, ok := rm.find(c)
 	if !ok {

@@ -2,9 +2,11 @@ package operations_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"strings"
 	"testing"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"ringmaster/pkg/bus"
 	"ringmaster/pkg/httpapi/httpapitest"
 	"ringmaster/pkg/httpapi/operations"
 	"ringmaster/pkg/operation"
@@ -88,6 +91,58 @@ func TestAStreamResumes(t *testing.T) {
 			require.Equal(t, 400, w.Status)
 			require.Equal(t, "Last-Event-ID", problem(t, w).Field)
 		}
+	}
+}
+
+// trimmedLog is a stream whose events, up to a sequence, are all gone.
+type trimmedLog struct{ last uint64 }
+
+func (l trimmedLog) Bounds(context.Context) (first, next uint64, err error) {
+	return l.last + 1, l.last + 1, nil
+}
+
+func (trimmedLog) Tail(ctx context.Context, _ uint64, _ string) iter.Seq2[bus.Record, error] {
+	return func(yield func(bus.Record, error) bool) {
+		<-ctx.Done()
+		yield(bus.Record{}, ctx.Err())
+	}
+}
+
+func (trimmedLog) Last(context.Context, string) (bus.Record, error) {
+	return bus.Record{}, bus.ErrNotFound
+}
+
+func (trimmedLog) Page(context.Context, uint64, string, int) ([]bus.Record, error) { return nil, nil }
+
+func TestWhatIsGoneIsToldOf(t *testing.T) {
+	c := serve(t, withEvents(), func(d *operations.Deps) { d.Feed = progress.NewFeed(trimmedLog{9}) })
+	const gap = `{"after":0,"first":10}`
+	own := "/v1/operations/" + httpapitest.ID(1) + "/events"
+	zero := httpapitest.Header("Last-Event-ID", "0")
+	for target, options := range map[string][]httpapitest.Option{own: nil, "/v1/feed": {zero}} {
+		next, _ := stream(t, c, target, options...)
+		require.Equal(t, "id: 9\nevent: gap\ndata: "+gap, next())
+	}
+	type page struct {
+		Items []struct {
+			Sequence uint64
+			Type     string
+			Data     json.RawMessage
+		}
+		LastEventID string `json:"last_event_id"`
+	}
+	js := httpapitest.Header("Accept", "application/json")
+	for _, target := range []string{own, "/v1/feed"} {
+		for _, options := range [][]httpapitest.Option{{js}, {js, zero}} {
+			got := read[page](t, c.Get(target, options...))
+			require.Len(t, got.Items, 1)
+			require.Equal(t, "gap", got.Items[0].Type)
+			require.EqualValues(t, 9, got.Items[0].Sequence)
+			require.JSONEq(t, gap, string(got.Items[0].Data))
+			require.Equal(t, "9", got.LastEventID)
+		}
+		got := read[page](t, c.Get(target, js, httpapitest.Header("Last-Event-ID", "9")))
+		require.Empty(t, got.Items, "a gap is told of once")
 	}
 }
 
