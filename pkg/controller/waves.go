@@ -7,15 +7,15 @@ import (
 	"ringmaster/pkg/operation"
 )
 
-// barBehindFailures bars the slices of a wave that would copy a measurement of which
-// an earlier wave has failed to copy a part: the waves are in the order of whose
+// barBehindFailures bars the slices of a wave that would copy what an earlier wave
+// has failed to copy: the waves are in the order of whose
 // value wins, and a value that arrived in place of another one would stay. All
 // other slices go on.
 func (t *turn) barBehindFailures(ctx context.Context, current []*operation.Task, wave int, alive map[string]bool) error {
 	if wave <= t.barred {
 		return nil
 	}
-	failed := map[measurementName]bool{}
+	failed := failures{}
 	for _, task := range current {
 		if task.Wave >= wave || task.State != operation.TaskFailed || task.Phase == operation.PhaseVerify {
 			continue
@@ -36,32 +36,43 @@ func (t *turn) barBehindFailures(ctx context.Context, current []*operation.Task,
 	return nil
 }
 
-// measurementName is a measurement wherever it lies.
-type measurementName struct{ database, name string }
+// failures are the slices that were not copied, by policy and measurement.
+type failures map[[3]string][]operation.Slice
 
-// notCopiedBy adds the measurements of which a failed task has not copied all.
-func (t *turn) notCopiedBy(ctx context.Context, task *operation.Task, failed map[measurementName]bool) error {
+func nameOf(s *operation.Slice) [3]string {
+	return [3]string{s.Database, s.RetentionPolicy, s.Measurement}
+}
+
+// touch reports whether a slice has a time in common with one that was not copied.
+func (f failures) touch(s *operation.Slice) bool {
+	return slices.ContainsFunc(f[nameOf(s)], func(o operation.Slice) bool {
+		return s.From < o.To && o.From < s.To || s.Last && o.Last
+	})
+}
+
+// notCopiedBy adds the slices that a failed task has not copied.
+func (t *turn) notCopiedBy(ctx context.Context, task *operation.Task, failed failures) error {
 	all, err := t.ledger.Slices(ctx, &t.record.Value, task)
 	if err != nil {
 		return err
 	}
 	for i := range all {
 		if state := sliceState(task.Checkpoint, i); !state.Finished() || state == operation.SliceFailed {
-			failed[measurementName{all[i].Database, all[i].Measurement}] = true
+			failed[nameOf(&all[i])] = append(failed[nameOf(&all[i])], all[i])
 		}
 	}
 	return nil
 }
 
 // bar tells a task that nobody works on which of its slices are not to be copied.
-func (t *turn) bar(ctx context.Context, task *operation.Task, failed map[measurementName]bool) error {
+func (t *turn) bar(ctx context.Context, task *operation.Task, failed failures) error {
 	all, err := t.ledger.Slices(ctx, &t.record.Value, task)
 	if err != nil {
 		return err
 	}
 	var barred []int
 	for i := range all {
-		if failed[measurementName{all[i].Database, all[i].Measurement}] {
+		if failed.touch(&all[i]) {
 			barred = append(barred, i)
 		}
 	}
