@@ -113,11 +113,14 @@ func (b *Backend) Submitted() []operation.Request {
 // flagged is what a flag set by hand refuses; as the intake does, whether or not
 // the flags can be read.
 func (b *Backend) flagged(r operation.Request) error {
-	p, err := operation.ParseMove(r.Kind, r.Parameters)
-	switch {
-	case err != nil || r.DryRun:
+	if r.DryRun {
 		return nil
-	case b.FlagsErr != nil:
+	}
+	p, unknown := operation.ParseMove(r.Kind, r.Parameters)
+	if unknown != nil {
+		return nil //nolint:nilerr // what is wrong with it, others say
+	}
+	if b.FlagsErr != nil {
 		return b.FlagsErr
 	}
 	for _, circle := range p.Circles(len(b.Cluster.Circles)) {
