@@ -21,8 +21,8 @@ func clearFaults() []faultCase {
 		{name: "no fault", want: operation.Succeeded},
 		// For good: what is not deleted or not proven is kept.
 		{name: "deletes answered 500", source: only(deletes, refuse(500, "engine is busy")), want: kept, words: "engine is busy", waits: true, shown: "points left"},
-		{name: "deletes answered 503", source: only(deletes, refuse(503, "nothing is deleted on Mondays")), want: kept, words: "on Mondays", waits: true, shown: "points left"},
-		{name: "deletes answered 429", source: only(deletes, refuse(429, "too many deletes")), want: kept, words: "too many deletes", waits: true, shown: "points left"},
+		{name: "deletes answered 503", source: only(deletes, refuse(503, "nothing is deleted on Mondays")), want: kept, words: "on Mondays", waits: true, shown: "on Mondays"},
+		{name: "deletes answered 429", source: only(deletes, refuse(429, "too many deletes")), want: kept, words: "too many deletes", waits: true, shown: "too many deletes"},
 		{name: "deletes answered 403", source: only(deletes, refuse(403, "not authorized to delete")), want: kept, words: "not authorized to delete"},
 		{name: "deletes are swallowed", source: only(deletes, swallow), want: kept, waits: true, words: "", shown: "points left"},
 		{name: "deletes are acknowledged and forgotten", source: only(deletes, forget), want: kept, words: "points"},

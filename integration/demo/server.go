@@ -91,7 +91,7 @@ func (s server) contents(ctx context.Context) (contents, error) {
 		return nil, err
 	}
 	for _, db := range column(databases, "name") {
-		if db == "_internal" {
+		if db == "_internal" || db == "_ringmaster" { // what the servers keep for themselves
 			continue
 		}
 		policies, err := s.policies(ctx, db)
