@@ -76,13 +76,8 @@ type backendHealth25 struct {
 // shows what the last probes found; only for counts of measurements that nobody
 // has asked for in a while it waits, and not for long.
 func (rm *room) health(c *gin.Context) {
-	t, ok := rm.current(c)
+	t, p, ok := rm.opened(c)
 	if !ok {
-		return
-	}
-	p, err := readParams(c.Request)
-	if err != nil {
-		refuseWith(c, err)
 		return
 	}
 	counts := rm.loads(c, t)
@@ -183,13 +178,8 @@ type replica25 struct {
 // replica answers with the owner in every circle: for meas in the shape of 2.4,
 // for mm in that of 2.5.
 func (rm *room) replica(c *gin.Context) {
-	t, ok := rm.current(c)
+	t, p, ok := rm.opened(c)
 	if !ok {
-		return
-	}
-	p, err := readParams(c.Request)
-	if err != nil {
-		refuseWith(c, err)
 		return
 	}
 	db, measurement, newer := p.get("db"), p.get("meas"), false

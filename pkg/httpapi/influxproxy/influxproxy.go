@@ -220,3 +220,18 @@ func (rm *room) current(c *gin.Context) (*topology.Topology, bool) {
 	}
 	return t, t != nil
 }
+
+// opened returns what every call begins with: the topology and the parameters. It
+// answers when there is none, or when they cannot be read.
+func (rm *room) opened(c *gin.Context) (*topology.Topology, params, bool) {
+	t, ok := rm.current(c)
+	if !ok {
+		return nil, params{}, false
+	}
+	p, err := readParams(c.Request)
+	if err != nil {
+		refuseWith(c, err)
+		return nil, params{}, false
+	}
+	return t, p, true
+}

@@ -40,13 +40,8 @@ func verbs() map[string]verb {
 // Whatever else it answers, nothing has been started.
 func (rm *room) start(v verb) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		t, ok := rm.current(c)
+		t, p, ok := rm.opened(c)
 		if !ok {
-			return
-		}
-		p, err := readParams(c.Request)
-		if err != nil {
-			refuseWith(c, err)
 			return
 		}
 		move, r, err := v.request(p, t)

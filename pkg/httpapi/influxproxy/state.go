@@ -65,12 +65,8 @@ type state25 struct {
 // and those that a person has flagged.
 func (rm *room) state(g generation) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		t, ok := rm.current(c)
+		t, _, ok := rm.opened(c)
 		if !ok {
-			return
-		}
-		if _, err := readParams(c.Request); err != nil {
-			refuseWith(c, err)
 			return
 		}
 		flagged, resyncing, err := rm.Flags.Flags(c.Request.Context())
@@ -122,19 +118,15 @@ type setState24 struct {
 func (rm *room) setState(g generation) gin.HandlerFunc {
 	name, illegal := g.migratingParameter()
 	return func(c *gin.Context) {
-		t, ok := rm.current(c)
+		t, p, ok := rm.opened(c)
 		if !ok {
-			return
-		}
-		p, err := readParams(c.Request)
-		if err != nil {
-			refuseWith(c, err)
 			return
 		}
 		var (
 			out       setState24
 			circle    *topology.Circle
 			migrating bool
+			err       error
 		)
 		if text := p.get("resyncing"); text != "" {
 			on, err := strconv.ParseBool(text)
@@ -228,13 +220,8 @@ func statsKinds() map[string]operation.Kind {
 func (rm *room) stats(g generation) gin.HandlerFunc {
 	kinds := statsKinds()
 	return func(c *gin.Context) {
-		t, ok := rm.current(c)
+		t, p, ok := rm.opened(c)
 		if !ok {
-			return
-		}
-		p, err := readParams(c.Request)
-		if err != nil {
-			refuseWith(c, err)
 			return
 		}
 		circle, err := p.circle("circle_id", t)
