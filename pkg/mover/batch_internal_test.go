@@ -96,7 +96,10 @@ func produce(out *batcher, slice, rows, size int) error {
 }
 
 // nobody is told of refused points; a test that has some fails.
-func nobody(int, int64) { panic("retention refused points") }
+func nobody(t testing.TB) func(int, int64) {
+	t.Helper()
+	return func(i int, points int64) { t.Errorf("retention refused %d points of slice %d", points, i) }
+}
 
 // refusedIn counts refused points as the copy does.
 func refusedIn(evidence []operation.Evidence) func(int, int64) {
@@ -120,7 +123,7 @@ func TestBatchesAreBoundedAndWhole(t *testing.T) {
 	} {
 		var d writes
 		tr := newTransfer(t, &d, Config{BatchRows: c.maxRows, BatchBytes: c.maxBytes})
-		err := tr.writing(t.Context(), tr.destination, &operation.Slice{}, nobody, func(_ context.Context, out *batcher) error {
+		err := tr.writing(t.Context(), tr.destination, &operation.Slice{}, nobody(t), func(_ context.Context, out *batcher) error {
 			return produce(out, 0, c.rows, c.size)
 		})
 		require.NoError(t, err)
@@ -159,7 +162,7 @@ func TestRefusedBatchEndsTheCopy(t *testing.T) {
 				return 0, "", nil
 			}}
 			tr := newTransfer(t, &d, Config{BatchRows: 1, Writers: 3})
-			err := tr.writing(t.Context(), tr.destination, &operation.Slice{}, nobody, func(_ context.Context, out *batcher) error {
+			err := tr.writing(t.Context(), tr.destination, &operation.Slice{}, nobody(t), func(_ context.Context, out *batcher) error {
 				return produce(out, 0, 1000, 10)
 			})
 			var refused *influx.Error
@@ -179,7 +182,7 @@ func TestProducerThatFails(t *testing.T) {
 	var d writes
 	tr := newTransfer(t, &d, Config{BatchRows: 10})
 	broken := errors.New("the source broke")
-	err := tr.writing(t.Context(), tr.destination, &operation.Slice{}, nobody, func(_ context.Context, out *batcher) error {
+	err := tr.writing(t.Context(), tr.destination, &operation.Slice{}, nobody(t), func(_ context.Context, out *batcher) error {
 		require.NoError(t, produce(out, 0, 25, 10))
 		return broken
 	})
@@ -207,7 +210,7 @@ func TestCancelledCopyEndsAtOnce(t *testing.T) {
 		<-entered
 		cancel(why)
 	}()
-	err := tr.writing(ctx, tr.destination, &operation.Slice{}, nobody, func(_ context.Context, out *batcher) error {
+	err := tr.writing(ctx, tr.destination, &operation.Slice{}, nobody(t), func(_ context.Context, out *batcher) error {
 		return produce(out, 0, 1000, 10)
 	})
 	require.ErrorIs(t, err, why)
@@ -244,7 +247,7 @@ func TestRetryInPlace(t *testing.T) {
 				return 0, "", nil
 			}}
 			tr := newTransfer(t, &d, Config{Backoff: time.Millisecond})
-			err := tr.writing(t.Context(), tr.destination, &operation.Slice{}, nobody, func(_ context.Context, out *batcher) error {
+			err := tr.writing(t.Context(), tr.destination, &operation.Slice{}, nobody(t), func(_ context.Context, out *batcher) error {
 				return produce(out, 0, 5, 10)
 			})
 			require.Equal(t, c.fails, err != nil, "%v", err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/operation"
@@ -13,77 +12,9 @@ import (
 // codeWrittenSince: points are at the source again, or still.
 const codeWrittenSince = "written_since"
 
-// verifyDrop checks what a drop task says it has done, group by group: what was
-// dropped is gone, the owner still holds as much as was proven, and what was kept
-// is told with its reason.
-func (t *transfer) verifyDrop(ctx context.Context) error {
-	of, err := t.job.Of(ctx, t.task.Of)
-	if err != nil {
-		return fmt.Errorf("reading task %s: %w", t.task.Of, err)
-	}
-	t.slices, err = t.job.SlicesOf(ctx, &of)
-	if err != nil {
-		return fmt.Errorf("reading slices of task %s: %w", of.ID, err)
-	}
-	t.evidence = make(operation.Checkpoint, len(t.slices))
-	copy(t.evidence, of.Checkpoint)
-	// A checkpoint entry that is not pending has been judged.
-	judged := make(operation.Checkpoint, len(t.slices))
-	copy(judged, t.task.Checkpoint)
-	pending := func(i int) bool { return judged[i].State == operation.SlicePending }
-	for _, group := range t.groups(t.slices, pending) {
-		found, err := t.judgeDropped(ctx, group, &of, 0)
-		if err != nil {
-			return err
-		}
-		for _, i := range group {
-			judged[i].State = operation.SliceCopied
-		}
-		if err := t.settle(ctx, slices.Clone(judged), found); err != nil {
-			return err
-		}
-	}
-	if v := t.job.Task().Verdict; v != nil && v.NotVerified > 0 {
-		return &operation.Error{
-			Code: operation.CodeNotVerified, TaskID: t.task.ID,
-			Detail: fmt.Sprintf("%d of %d windows of task %s could not be counted; the report says why", v.NotVerified, v.Slices.Total, of.ID),
-		}
-	}
-	return nil
-}
-
-// judgeDropped reaches a verdict on the units of a group. A group that cannot be
-// counted is judged unit by unit; a unit that cannot be is not verified.
-func (t *transfer) judgeDropped(ctx context.Context, group []int, of *operation.Task, limit time.Duration) (*judgement, error) {
-	var found judgement
-	err := t.patiently(ctx, "counting what is left at "+t.source.URL(), limit, func(ctx context.Context) error {
-		found = judgement{}
-		return t.countDropped(ctx, group, of, &found)
-	})
-	switch {
-	case err == nil:
-		return &found, nil
-	case !aboutSlices(ctx, err):
-		return nil, err
-	case len(group) > 1:
-		found = judgement{}
-		for i := range group {
-			one, err := t.judgeDropped(ctx, group[i:i+1], of, t.limitAfter(err))
-			if err != nil {
-				return nil, err
-			}
-			found.Extend(&one.Verdict)
-			found.verified += one.verified
-		}
-		return &found, nil
-	}
-	found = judgement{}
-	found.Forgo(t.problem(group[0]), err)
-	return &found, nil
-}
-
-// countDropped counts the units of a group, all of one database, at both ends.
-func (t *transfer) countDropped(ctx context.Context, group []int, of *operation.Task, v *judgement) error {
+// judgeDropped tries to reach a verdict on the units of a group, all of one
+// database, by counting them at both ends.
+func (t *transfer) judgeDropped(ctx context.Context, group []int, of *operation.Task, v *judgement) error {
 	left, err := t.leftAt(ctx, group)
 	if err != nil {
 		return err

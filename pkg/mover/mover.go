@@ -168,9 +168,6 @@ func (m *Mover) Run(ctx context.Context, job Job) error {
 	case operation.PhaseDrop:
 		return t.drop(ctx, m.config.Clearing)
 	case operation.PhaseVerify:
-		if job.Operation().Kind == operation.KindClear {
-			return t.verifyDrop(ctx)
-		}
 		return t.verify(ctx)
 	default:
 		return &operation.Error{Code: "unknown_phase", Detail: fmt.Sprintf("task %s has phase %q, which this release does not know", task.ID, task.Phase)}

@@ -20,9 +20,10 @@ type judgement struct {
 	verified int64
 }
 
-// verify proves the slices of a copy task, group by group. Counts prove a slice
-// when the destination was empty before the copy and the source has not changed
-// since; every other slice is proven by its points.
+// verify checks the slices of another task, group by group. A copy is proven by
+// counts when the destination was empty before it and the source has not changed
+// since, every other slice by its points. What was dropped is gone, and its owner
+// still holds as much as was proven.
 func (t *transfer) verify(ctx context.Context) error {
 	of, err := t.job.Of(ctx, t.task.Of)
 	if err != nil {
@@ -34,12 +35,16 @@ func (t *transfer) verify(ctx context.Context) error {
 	}
 	t.evidence = make(operation.Checkpoint, len(t.slices))
 	copy(t.evidence, of.Checkpoint)
+	judging := t.judge
+	if of.Phase == operation.PhaseDrop {
+		judging = t.judgeDropped
+	}
 	// A checkpoint entry that is not pending has been judged.
 	judged := make(operation.Checkpoint, len(t.slices))
 	copy(judged, t.task.Checkpoint)
 	pending := func(i int) bool { return !judged[i].State.Finished() }
 	for _, group := range t.groups(t.slices, pending) {
-		found, err := t.judgeGroup(ctx, group, &of, 0)
+		found, err := t.judgeGroup(ctx, group, &of, 0, judging)
 		if err != nil {
 			return err
 		}
@@ -76,11 +81,13 @@ func (t *transfer) settle(ctx context.Context, judged operation.Checkpoint, foun
 
 // judgeGroup reaches a verdict on the slices of a group. A group that cannot be
 // compared is judged slice by slice; a slice that cannot be is not verified.
-func (t *transfer) judgeGroup(ctx context.Context, group []int, of *operation.Task, limit time.Duration) (*judgement, error) {
+func (t *transfer) judgeGroup(ctx context.Context, group []int, of *operation.Task, limit time.Duration,
+	judging func(context.Context, []int, *operation.Task, *judgement) error,
+) (*judgement, error) {
 	var found judgement
 	err := t.patiently(ctx, "verifying "+t.destination.URL()+" against "+t.source.URL(), limit, func(ctx context.Context) error {
 		found = judgement{}
-		return t.judge(ctx, group, of, &found)
+		return judging(ctx, group, of, &found)
 	})
 	switch {
 	case err == nil:
@@ -90,7 +97,7 @@ func (t *transfer) judgeGroup(ctx context.Context, group []int, of *operation.Ta
 	case len(group) > 1:
 		found = judgement{}
 		for i := range group {
-			one, err := t.judgeGroup(ctx, group[i:i+1], of, t.limitAfter(err))
+			one, err := t.judgeGroup(ctx, group[i:i+1], of, t.limitAfter(err), judging)
 			if err != nil {
 				return nil, err
 			}
@@ -385,7 +392,11 @@ func (t *transfer) weigh(ctx context.Context, i int, d *difference, v *judgement
 		v.Reopen(i, found, problem)
 		return nil
 	}
-	v.verified += max(d.source, d.destination) - found.Expired - found.Extra
+	proven := d.source
+	if t.task.Mutual {
+		proven = max(d.source, d.destination)
+	}
+	v.verified += proven - found.Expired
 	found.Replaced, found.Returned = e.Replaced, e.Returned
 	if e.State == operation.SliceUnchanged {
 		found.Unchanged = operation.Amount{Slices: 1, Points: d.source}
