@@ -54,6 +54,7 @@ func rooms() []room {
 		{"pkg/ring", pure},
 		{"pkg/lineproto", pure},
 		{"pkg/topology", pure},
+		{"pkg/serving", pure},
 
 		{"pkg/bus", outside},
 		{"pkg/bus/bustest", helper},
