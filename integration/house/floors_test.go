@@ -55,6 +55,7 @@ func rooms() []room {
 		{"pkg/lineproto", pure},
 		{"pkg/topology", pure},
 		{"pkg/serving", pure},
+		{"pkg/hint", pure},
 
 		{"pkg/bus", outside},
 		{"pkg/bus/bustest", helper},
@@ -117,6 +118,8 @@ func pureImports() map[string]bool {
 		// Parsers of bytes.
 		"github.com/knadh/koanf/parsers/json", "github.com/knadh/koanf/parsers/toml/v2",
 		"github.com/knadh/koanf/parsers/yaml", "github.com/pelletier/go-toml/v2",
+		// Compression of bytes in memory.
+		"github.com/klauspost/compress/s2",
 	} {
 		allowed[p] = true
 	}
