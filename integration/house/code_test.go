@@ -36,6 +36,7 @@ func pureNames() map[string]*regexp.Regexp {
 	return map[string]*regexp.Regexp{
 		"net":        regexp.MustCompile(`^(SplitHostPort|JoinHostPort|ParseIP|ParseCIDR|IP|IPNet)$`),
 		"crypto/tls": regexp.MustCompile(`^(Version.*|CipherSuites|InsecureCipherSuites|CipherSuite|TLS_.*)$`),
+		"mime":       regexp.MustCompile(`^ParseMediaType$`),
 		"log/slog":   regexp.MustCompile(`^(Value|LogValuer|Attr|.*Value|String|Int|Int64|Uint64|Bool|Duration|Time|Any|Group)$`),
 		"time":       regexp.MustCompile(`^(Time|Duration|Month|Location|Date|Unix|UnixMilli|UnixMicro|Parse|ParseDuration|RFC.*|DateTime|UTC|Nanosecond|Microsecond|Millisecond|Second|Minute|Hour|January|February|March|April|May|June|July|August|September|October|November|December)$`),
 	}

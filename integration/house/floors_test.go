@@ -56,6 +56,7 @@ func rooms() []room {
 		{"pkg/topology", pure},
 		{"pkg/serving", pure},
 		{"pkg/hint", pure},
+		{"pkg/result", pure},
 
 		{"pkg/bus", outside},
 		{"pkg/bus/bustest", helper},
@@ -113,8 +114,10 @@ func pureImports() map[string]bool {
 		"strings", "time", "unicode", "unicode/utf8", "unsafe",
 		"crypto/aes", "crypto/cipher", "crypto/sha256",
 		"net/url",
+		"encoding/csv",
+		"github.com/tinylib/msgp/msgp",
 		// Only their pure parts: see pureNames.
-		"crypto/tls", "log/slog", "net",
+		"crypto/tls", "log/slog", "mime", "net",
 		// Parsers of bytes.
 		"github.com/knadh/koanf/parsers/json", "github.com/knadh/koanf/parsers/toml/v2",
 		"github.com/knadh/koanf/parsers/yaml", "github.com/pelletier/go-toml/v2",
