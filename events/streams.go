@@ -1,6 +1,8 @@
 package events
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strings"
 	"time"
@@ -23,6 +25,18 @@ const (
 	StreamDeadLetters = "RINGMASTER_DEADLETTERS_V1"
 	StreamProbe       = "RINGMASTER_PROBE_V1"
 )
+
+// StreamHintsPrefix begins the names of the streams of hints, one a backend; see
+// HintStream.
+const StreamHintsPrefix = "RINGMASTER_HINTS_V1_"
+
+// MetadataBackend is the key under which a stream of hints has its backend's URL in
+// its metadata.
+const MetadataBackend = "ringmaster.backend"
+
+// HintsMaxBytes is how much one backend's hints hold, compressed, unless a deployment
+// sets another bound.
+const HintsMaxBytes = 1 << 30
 
 // Bucket names.
 const (
@@ -52,6 +66,8 @@ const (
 	prefixAudit      = "ringmaster.audit."
 	prefixDeadLetter = "ringmaster.deadletter."
 	prefixProbe      = "ringmaster.probe."
+	prefixHint       = "ringmaster.hint."
+	prefixHintClosed = "ringmaster.hint-closed."
 )
 
 // Subject filters, for readers.
@@ -68,6 +84,10 @@ const (
 	AllAudit = prefixAudit + ">"
 	// AllDeadLetters matches every dead letter.
 	AllDeadLetters = prefixDeadLetter + ">"
+	// AllHints matches the hints of every backend.
+	AllHints = prefixHint + ">"
+	// AllClosedHints matches the subjects of hints that are being removed.
+	AllClosedHints = prefixHintClosed + ">"
 )
 
 // Retention says when a stream gives up a message.
@@ -111,7 +131,9 @@ type StreamSpec struct {
 	DuplicateWindow time.Duration
 	// AtomicPublish allows batches that are stored whole or not at all.
 	AtomicPublish bool
-	Reason        string
+	// Metadata is kept with the stream, for whoever lists streams.
+	Metadata map[string]string
+	Reason   string
 }
 
 // BucketSpec is what a key-value bucket must be.
@@ -230,6 +252,45 @@ func Streams() []StreamSpec {
 			Reason:                "Where the health check writes: the last probe of each process.",
 		},
 	}
+}
+
+// HintStream is what the stream of one backend's hints must be: not in Streams, for
+// there is one for each backend, made when it is first seen and removed after the
+// backend has gone. The name ends with a hash of the backend's URL, since a URL is
+// no name of a stream; the metadata has the URL. maxBytes 0 means HintsMaxBytes.
+func HintStream(backendURL string, maxBytes int64) StreamSpec {
+	if maxBytes <= 0 {
+		maxBytes = HintsMaxBytes
+	}
+	return StreamSpec{
+		Name:            HintStreamName(backendURL),
+		Subjects:        []string{HintSubject(backendURL)},
+		Retention:       RetentionLimits,
+		DiscardNew:      true,
+		MaxBytes:        maxBytes,
+		DuplicateWindow: 2 * time.Minute,
+		AtomicPublish:   true,
+		Metadata:        map[string]string{MetadataBackend: backendURL},
+		Reason: "Points that wait for the backend " + backendURL + ", in the order in which they were written; read from the " +
+			"front and purged up to what has been replayed. Never a MaxAge: acknowledged points would go without a word. " +
+			"When full it refuses what is new, and the client is told. Batches, because a frame may need several messages.",
+	}
+}
+
+// HintStreamName is the name of the stream of a backend's hints.
+func HintStreamName(backendURL string) string { return StreamHintsPrefix + hintToken(backendURL) }
+
+// HintSubject is the subject of a backend's hints.
+func HintSubject(backendURL string) string { return prefixHint + hintToken(backendURL) }
+
+// ClosedHintSubject is the subject that a stream of hints has while it is being
+// removed: nobody publishes on it.
+func ClosedHintSubject(backendURL string) string { return prefixHintClosed + hintToken(backendURL) }
+
+// hintToken tells backends apart, by 128 bits of a hash of the URL.
+func hintToken(backendURL string) string {
+	sum := sha256.Sum256([]byte(backendURL))
+	return hex.EncodeToString(sum[:16])
 }
 
 // Buckets returns the specs of all key-value buckets.

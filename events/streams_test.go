@@ -173,3 +173,23 @@ func TestSpecs(t *testing.T) {
 	require.Equal(t, "workqueue", events.RetentionWorkQueue.String())
 	require.Equal(t, "retention(7)", events.Retention(7).String())
 }
+
+// The streams of hints have names of their own, tell backends apart and never let a
+// message go by itself.
+func TestHintStreams(t *testing.T) {
+	t.Parallel()
+	a, b := events.HintStream("http://10.0.0.1:8086", 0), events.HintStream("http://10.0.0.1:8087", 5)
+	require.NotEqual(t, a.Name, b.Name)
+	require.NotEqual(t, a.Subjects, b.Subjects)
+	require.Equal(t, a.Name, events.HintStreamName("http://10.0.0.1:8086"))
+	require.Regexp(t, `^RINGMASTER_HINTS_V1_[0-9a-f]{32}$`, a.Name)
+	require.Regexp(t, `^ringmaster\.hint\.[0-9a-f]{32}$`, a.Subjects[0])
+	require.Regexp(t, `^ringmaster\.hint-closed\.[0-9a-f]{32}$`, events.ClosedHintSubject("http://10.0.0.1:8086"))
+	require.Equal(t, "http://10.0.0.1:8086", a.Metadata[events.MetadataBackend])
+	require.Equal(t, int64(events.HintsMaxBytes), a.MaxBytes)
+	require.Equal(t, int64(5), b.MaxBytes)
+	require.Zero(t, a.MaxAge)
+	require.True(t, a.DiscardNew)
+	require.True(t, a.AtomicPublish)
+	require.Zero(t, a.MaxMessagesPerSubject)
+}

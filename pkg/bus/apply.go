@@ -146,6 +146,7 @@ func streamConfig(s events.StreamSpec, replicas int) jetstream.StreamConfig {
 		Duplicates:           duplicates(s.DuplicateWindow, s.MaxAge),
 		AllowAtomicPublish:   s.AtomicPublish,
 		AllowDirect:          true,
+		Metadata:             s.Metadata,
 	}
 	if s.Retention == events.RetentionWorkQueue {
 		c.Retention = jetstream.WorkQueuePolicy

@@ -39,6 +39,9 @@ func (e *SubjectTakenError) Is(target error) bool { return target == ErrSubjectT
 type Message struct {
 	Subject string
 	Data    []byte
+	// ID, when not empty, makes the stream refuse the same message within its
+	// duplicate window.
+	ID string
 }
 
 // PublishBatch stores all messages in the stream or none, in their order, and
@@ -95,6 +98,9 @@ func (b *Bus) tryBatch(ctx context.Context, stream string, messages []Message) (
 		header.Set("Nats-Batch-Id", id)
 		header.Set("Nats-Batch-Sequence", strconv.Itoa(i+1))
 		header.Set(jetstream.ExpectedStreamHeader, stream)
+		if m.ID != "" {
+			header.Set(jetstream.MsgIDHeader, m.ID)
+		}
 		next := &nats.Msg{Subject: m.Subject, Data: m.Data, Header: header}
 		if i < len(messages)-1 {
 			if err := b.conn.PublishMsg(next); err != nil {

@@ -87,6 +87,7 @@ func runContract(t *testing.T, e env) {
 		{"log/page", testLogPage},
 		{"log/last", testLogLast},
 		{"log/tail", testLogTail},
+		{"hints", testHints},
 		{"objects/put and get", testObjects},
 		{"objects/replace and delete", testObjectsReplace},
 		{"objects/failed put", testObjectsFailedPut},
