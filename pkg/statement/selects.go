@@ -1,0 +1,348 @@
+package statement
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/influxdata/influxql"
+)
+
+// lists names the databases of sources given by regular expressions, and those of
+// which leftovers have to be told apart before they are counted.
+func (s *Statement) lists() []string {
+	var lists []string
+	switch s.Class {
+	case Read, Into:
+		for _, source := range s.Sources() {
+			if source.Regex != nil && source.Database != "" {
+				lists = append(lists, source.Database)
+			}
+		}
+	case ShowMerged:
+		return s.listsOfShow()
+	}
+	return lists
+}
+
+// placed says which measurements of one source which backend owns.
+type placed struct {
+	source *influxql.Measurement
+	owned  map[string][]string // backend -> names, sorted
+	// exact: the backend holds nothing else that the source matches, so that it
+	// can be asked in the client's words.
+	exact map[string]bool
+}
+
+// place finds the owners of the measurements of a source.
+func (s *Statement) place(m *influxql.Measurement, c Circle) placed {
+	db := s.databaseOf(m)
+	p := placed{source: m, owned: map[string][]string{}, exact: map[string]bool{}}
+	if m.Regex == nil {
+		owner := c.Owner(db, m.Name)
+		p.owned[owner] = []string{m.Name}
+		p.exact[owner] = true
+		return p
+	}
+	seen := map[string]bool{}
+	for _, b := range c.Backends {
+		p.exact[b] = true
+		for _, name := range c.Measurements(b, db) {
+			if !m.Regex.Val.MatchString(name) {
+				continue
+			}
+			owner := c.Owner(db, name)
+			if owner != b {
+				p.exact[b] = false
+			}
+			if !seen[name] {
+				seen[name] = true
+				p.owned[owner] = append(p.owned[owner], name)
+			}
+		}
+	}
+	for _, names := range p.owned {
+		slices.Sort(names)
+	}
+	return p
+}
+
+// split is a SELECT that several backends answer between them.
+type split struct {
+	s       *Statement
+	ast     *influxql.SelectStatement // what the client asked, without INTO
+	placed  []placed                  // by source, in the order of leaves
+	owners  []string
+	explain *influxql.ExplainStatement // of which ast is the statement, or nil
+}
+
+// planSelect plans a SELECT, alone or in an EXPLAIN.
+func (s *Statement) planSelect(c Circle) (*Plan, error) {
+	p := &split{s: s}
+	switch ast := s.AST.(type) {
+	case *influxql.SelectStatement:
+		p.ast = ast
+	case *influxql.ExplainStatement:
+		p.ast, p.explain = ast.Statement, ast
+	default:
+		return nil, fmt.Errorf("%T is no SELECT", ast)
+	}
+	owners := map[string]bool{}
+	exact := true
+	for _, m := range leaves(p.ast.Sources) {
+		at := s.place(m, c)
+		p.placed = append(p.placed, at)
+		for b := range at.owned {
+			owners[b] = true
+		}
+	}
+	for b := range owners {
+		for _, at := range p.placed {
+			exact = exact && (at.exact[b] || len(at.owned) == 0)
+		}
+	}
+	p.owners = slices.DeleteFunc(slices.Clone(c.Backends), func(b string) bool { return !owners[b] })
+	switch {
+	case len(owners) == 0:
+		// No measurement matches: any backend can say so, or what is wrong.
+		return p.whole(c.Backends[0])
+	case len(owners) == 1 && exact:
+		return p.whole(slices.Collect(maps.Keys(owners))[0])
+	}
+	if err := p.divisible(c); err != nil {
+		return nil, err
+	}
+	if len(owners) == 1 {
+		// What the backend knows is all there is to know: names will do.
+		return p.plan(nil)
+	}
+	return p.probe()
+}
+
+// whole asks one backend for everything.
+func (p *split) whole(backend string) (*Plan, error) {
+	if p.s.Class != Into {
+		return p.s.pass(backend), nil
+	}
+	read := reading(p.ast)
+	p.s.fixNow(read)
+	text, err := render(read)
+	if err != nil {
+		return nil, err
+	}
+	return &Plan{Parts: []Ask{{Backend: backend, Text: text}}}, nil
+}
+
+// divisible refuses what would need points of several backends in one series: a
+// measurement of one name in two databases. A server reads both as one series.
+func (p *split) divisible(c Circle) error {
+	type home struct{ backend, database string }
+	homes := map[string]home{}
+	for _, at := range p.placed {
+		db := p.s.databaseOf(at.source)
+		for b, names := range at.owned {
+			for _, name := range names {
+				h, ok := homes[name]
+				if ok && h.backend != b {
+					return refuse("%s of %s and %s of %s are on different backends, and InfluxDB would answer them as one series: "+
+						"ask for one database at a time", quote(name), quote(h.database), quote(name), quote(db))
+				}
+				homes[name] = home{backend: b, database: db}
+			}
+		}
+	}
+	return nil
+}
+
+// probe asks what the fields are before it plans: one backend whether the
+// statement is one at all, and each owner for the schema of its part of each
+// source.
+func (p *split) probe() (*Plan, error) {
+	plan := &Plan{Merge: Merge{Kind: BySeries}}
+	check, err := p.check()
+	if err != nil {
+		return nil, err
+	}
+	plan.Probes = append(plan.Probes, Ask{Backend: p.owners[0], Text: check})
+	bounds := p.bounds()
+	known := mapper{}
+	var into []*schema
+	asked := map[string]bool{}
+	for _, at := range p.placed {
+		if asked[at.source.String()] {
+			continue
+		}
+		asked[at.source.String()] = true
+		for _, b := range p.owners {
+			names := at.owned[b]
+			if len(names) == 0 {
+				continue
+			}
+			q := &influxql.SelectStatement{
+				Fields:    influxql.Fields{{Expr: &influxql.Wildcard{}}},
+				Sources:   named(at.source, names),
+				Condition: and(bounds, equals(absentTag, "x")),
+			}
+			text, err := render(&influxql.ExplainStatement{Statement: q})
+			if err != nil {
+				return nil, err
+			}
+			plan.Probes = append(plan.Probes, Ask{Backend: b, Text: text})
+			into = append(into, known.of(at.source))
+		}
+	}
+	plan.resolve = func(answers [][]string) error {
+		for i, lines := range answers[1:] {
+			if err := into[i].add(lines); err != nil {
+				return err
+			}
+		}
+		done, err := p.plan(known)
+		if err != nil {
+			return err
+		}
+		plan.Parts, plan.Merge = done.Parts, done.Merge
+		return nil
+	}
+	return plan, nil
+}
+
+// check asks for the plan of the statement on measurements that don't exist: what
+// is wrong with the statement itself is answered in the server's words, which
+// expanding its wildcards would hide.
+func (p *split) check() (string, error) {
+	q := reading(p.ast)
+	for _, m := range leaves(q.Sources) {
+		m.Name, m.Regex = absentTag, nil
+	}
+	return render(&influxql.ExplainStatement{Statement: q})
+}
+
+// plan makes the parts. known is nil if each backend knows all there is.
+func (p *split) plan(known mapper) (*Plan, error) {
+	read := reading(p.ast)
+	if known != nil {
+		// A server does the same before it looks for fields.
+		eachSelect(read, func(s *influxql.SelectStatement) { s.RewriteDistinct() })
+		var err error
+		if read, err = read.RewriteFields(known); err != nil {
+			return nil, err
+		}
+		eachSelect(read, plainTime)
+	}
+	p.s.fixNow(read)
+	plan := &Plan{Merge: Merge{Kind: BySeries, Descending: !p.ast.TimeAscending()}}
+	if p.explain != nil {
+		plan.Merge = Merge{Kind: Lines}
+	}
+	if len(read.Fields) == 0 {
+		return plan, nil // wildcards that match nothing: an empty result
+	}
+	for _, b := range p.owners {
+		part := read.Clone()
+		at := 0
+		part.Sources = p.of(part.Sources, b, &at)
+		var ast influxql.Statement = part
+		if p.explain != nil {
+			ast = &influxql.ExplainStatement{Statement: part, Analyze: p.explain.Analyze}
+		}
+		text, err := render(ast)
+		if err != nil {
+			return nil, err
+		}
+		plan.Parts = append(plan.Parts, Ask{Backend: b, Text: text})
+	}
+	if len(plan.Parts) == 1 {
+		plan.Merge = Merge{}
+	}
+	return plan, nil
+}
+
+// of keeps of sources what a backend owns. at counts the measurements that have
+// been passed, in the order of leaves.
+func (p *split) of(sources influxql.Sources, backend string, at *int) influxql.Sources {
+	var kept influxql.Sources
+	for _, source := range sources {
+		switch source := source.(type) {
+		case *influxql.Measurement:
+			kept = append(kept, named(source, p.placed[*at].owned[backend])...)
+			*at++
+		case *influxql.SubQuery:
+			source.Statement.Sources = p.of(source.Statement.Sources, backend, at)
+			if len(source.Statement.Sources) > 0 {
+				kept = append(kept, source)
+			}
+		}
+	}
+	return kept
+}
+
+// named returns sources of the given names in place of a source.
+func named(source *influxql.Measurement, names []string) influxql.Sources {
+	sources := make(influxql.Sources, 0, len(names))
+	for _, name := range names {
+		m := &influxql.Measurement{Database: source.Database, RetentionPolicy: source.RetentionPolicy, Name: name}
+		if influxql.IsSystemName(name) {
+			// A server only takes such a name by an expression.
+			m.Name, m.Regex = "", only(name)
+		}
+		sources = append(sources, m)
+	}
+	return sources
+}
+
+// reading is the part of a SELECT that reads.
+func reading(ast *influxql.SelectStatement) *influxql.SelectStatement {
+	read := ast.Clone()
+	read.Target = nil
+	if ast.Target != nil && read.Fill == influxql.NullFill && !read.IsRawQuery {
+		read.Fill = influxql.NoFill // what is null is not written
+	}
+	return read
+}
+
+// plainTime takes the type off time, which can't be written with one.
+func plainTime(s *influxql.SelectStatement) {
+	plain := func(n influxql.Node) {
+		if ref, ok := n.(*influxql.VarRef); ok && (strings.EqualFold(ref.Val, "time") || ref.Type == influxql.Time) {
+			ref.Type = influxql.Unknown
+		}
+	}
+	influxql.WalkFunc(s.Fields, plain)
+	if s.Condition != nil {
+		influxql.WalkFunc(s.Condition, plain)
+	}
+}
+
+// and joins conditions, either of which may be nil.
+func and(a, b influxql.Expr) influxql.Expr {
+	switch {
+	case a == nil:
+		return b
+	case b == nil:
+		return a
+	default:
+		return &influxql.BinaryExpr{Op: influxql.AND, LHS: group(a), RHS: group(b)}
+	}
+}
+
+func group(e influxql.Expr) influxql.Expr {
+	if b, ok := e.(*influxql.BinaryExpr); ok && (b.Op == influxql.OR || b.Op == influxql.AND) {
+		return &influxql.ParenExpr{Expr: e}
+	}
+	return e
+}
+
+func equals(tag, value string) influxql.Expr {
+	return &influxql.BinaryExpr{
+		Op:  influxql.EQ,
+		LHS: &influxql.VarRef{Val: tag, Type: influxql.Tag},
+		RHS: &influxql.StringLiteral{Val: value},
+	}
+}
+
+func compareTime(op influxql.Token, t time.Time) influxql.Expr {
+	return &influxql.BinaryExpr{Op: op, LHS: &influxql.VarRef{Val: "time"}, RHS: &influxql.TimeLiteral{Val: t}}
+}
