@@ -110,7 +110,7 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 		}),
 	}
 	if o.Server != nil {
-		options = append(options, nats.InProcessServer(o.Server.nats), nats.Token(o.Server.token))
+		options = append(options, nats.InProcessServer(o.Server), nats.Token(o.Server.token))
 	} else if o.Token != "" {
 		options = append(options, nats.Token(o.Token))
 	}

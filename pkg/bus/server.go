@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -15,7 +16,10 @@ import (
 )
 
 const (
-	defaultMaxStore = 16 << 30
+	// defaultMaxStore is more than most disks have: what protects the disk is the
+	// free space that is left, while this one has to hold what streams promise
+	// together, such as 1 GiB for the hints of each backend.
+	defaultMaxStore = 256 << 30
 	// maxMemoryStore bounds what the server keeps for ephemeral consumers; no
 	// stream of ours is in memory.
 	maxMemoryStore = 64 << 20
@@ -34,20 +38,37 @@ type ServerOptions struct {
 	Listen string
 	// TLS is the listener's configuration; nil means none.
 	TLS *tls.Config
-	// MaxStoreBytes bounds the store on disk; 0 means 16 GiB.
+	// MaxStoreBytes bounds the store on disk, and the bounds of all streams together;
+	// 0 means 256 GiB.
 	MaxStoreBytes int64
+	// MinFreeBytes is how much of the disk is left free; see Server.Space. 0 means
+	// 256 MiB, but not more than a twentieth of the disk.
+	MinFreeBytes int64
 	// Logger receives the server's log; nil means none.
 	Logger *slog.Logger
 }
 
 // Server is an embedded NATS server with JetStream, the only one on its store
-// directory. Every message is on disk before it is acknowledged.
+// directory. Every message is on disk before it is acknowledged. When writing has
+// failed, as it does on a full disk, JetStream stays frozen though there is space
+// again: the server then restarts it by itself, and connections come back.
 type Server struct {
-	nats  *natsserver.Server
-	lock  *lockFile
-	token string
-	url   string
+	options *natsserver.Options
+	logger  *slog.Logger
+	log     *serverLog
+	lock    *lockFile
+	token   string
+	url     string
+	dir     string
+	minFree int64
 
+	// changing serialises Restart and Close; mu guards nats, which Restart replaces.
+	changing sync.Mutex
+	mu       sync.Mutex
+	nats     *natsserver.Server
+
+	unwatch context.CancelFunc
+	watched chan struct{} // closed when nobody watches any more
 	stop    sync.Once
 	stopped chan struct{}
 	stopErr error
@@ -84,40 +105,75 @@ func StartServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting NATS: %w", err)
 	}
-	log := &serverLog{log: o.Logger.With("part", "nats-server")}
-	ns, err := natsserver.NewServer(&natsserver.Options{
-		ServerName:             "ringmaster",
-		Host:                   host,
-		Port:                   port,
-		Authorization:          file.Token,
-		TLSConfig:              o.TLS,
-		JetStream:              true,
-		StoreDir:               o.Dir, // the server adds "jetstream"
-		JetStreamMaxStore:      o.MaxStoreBytes,
-		JetStreamMaxMemory:     maxMemoryStore,
-		SyncAlways:             true,
-		NoSigs:                 true,
-		DisableJetStreamBanner: true,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("starting NATS: %w", err)
+	s := &Server{
+		options: &natsserver.Options{
+			ServerName:             "ringmaster",
+			Host:                   host,
+			Port:                   port,
+			Authorization:          file.Token,
+			TLSConfig:              o.TLS,
+			JetStream:              true,
+			StoreDir:               o.Dir, // the server adds "jetstream"
+			JetStreamMaxStore:      o.MaxStoreBytes,
+			JetStreamMaxMemory:     maxMemoryStore,
+			SyncAlways:             true,
+			NoSigs:                 true,
+			DisableJetStreamBanner: true,
+		},
+		logger: o.Logger, log: &serverLog{log: o.Logger.With("part", "nats-server")}, lock: lock,
+		token: file.Token, dir: o.Dir, minFree: o.MinFreeBytes,
+		watched: make(chan struct{}), stopped: make(chan struct{}),
 	}
-	ns.SetLoggerV2(log, false, false, false)
-	s := &Server{nats: ns, lock: lock, token: file.Token, stopped: make(chan struct{})}
-	ns.Start()
-	if err := s.waitReady(ctx, log); err != nil {
-		ns.Shutdown()
-		ns.WaitForShutdown()
+	if err := s.start(ctx); err != nil {
 		return nil, fmt.Errorf("starting NATS: %w", err)
 	}
 	file.URL = localURL(o.TLS, host, port)
 	s.url = file.URL
 	if err := file.write(o.Dir); err != nil {
-		ns.Shutdown()
-		ns.WaitForShutdown()
+		shutDown(s.current())
 		return nil, fmt.Errorf("starting NATS: %w", err)
 	}
+	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
+	s.unwatch = unwatch
+	go func() {
+		defer close(s.watched)
+		s.watch(watching)
+	}()
 	return s, nil
+}
+
+// start makes a server of the options the current one, and returns when it takes
+// connections.
+func (s *Server) start(ctx context.Context) error {
+	ns, err := natsserver.NewServer(s.options.Clone())
+	if err != nil {
+		return err
+	}
+	ns.SetLoggerV2(s.log, false, false, false)
+	ns.Start()
+	if err := waitReady(ctx, ns, s.log); err != nil {
+		shutDown(ns)
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nats = ns
+	return nil
+}
+
+func (s *Server) current() *natsserver.Server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.nats
+}
+
+// InProcessConn connects within the process to the server that runs at present;
+// connections use it to come back after a restart.
+func (s *Server) InProcessConn() (net.Conn, error) { return s.current().InProcessConn() }
+
+func shutDown(ns *natsserver.Server) {
+	ns.Shutdown()
+	ns.WaitForShutdown()
 }
 
 // URL is where the server listens, without credentials.
@@ -134,8 +190,11 @@ func (s *Server) Close(ctx context.Context) error {
 	s.stop.Do(func() {
 		go func() {
 			defer close(s.stopped)
-			s.nats.Shutdown()
-			s.nats.WaitForShutdown()
+			s.unwatch()
+			<-s.watched
+			s.changing.Lock()
+			defer s.changing.Unlock()
+			shutDown(s.current())
 			s.stopErr = s.lock.release()
 		}()
 	})
@@ -148,13 +207,13 @@ func (s *Server) Close(ctx context.Context) error {
 }
 
 // waitReady returns when connections are taken and JetStream is up.
-func (s *Server) waitReady(ctx context.Context, log *serverLog) error {
+func waitReady(ctx context.Context, ns *natsserver.Server, log *serverLog) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
 		const slice = 50 * time.Millisecond // so that a fatal error ends the wait
-		if s.nats.ReadyForConnections(slice) {
-			if !s.nats.JetStreamEnabled() {
+		if ns.ReadyForConnections(slice) {
+			if !ns.JetStreamEnabled() {
 				return errors.New("JetStream did not start")
 			}
 			return nil
