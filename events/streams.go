@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -24,6 +25,7 @@ const (
 	StreamAudit       = "RINGMASTER_AUDIT_V1"
 	StreamDeadLetters = "RINGMASTER_DEADLETTERS_V1"
 	StreamProbe       = "RINGMASTER_PROBE_V1"
+	StreamNotes       = "RINGMASTER_NOTES_V1"
 )
 
 // StreamHintsPrefix begins the names of the streams of hints, one a backend; see
@@ -68,6 +70,7 @@ const (
 	prefixProbe      = "ringmaster.probe."
 	prefixHint       = "ringmaster.hint."
 	prefixHintClosed = "ringmaster.hint-closed."
+	prefixNote       = "ringmaster.note."
 )
 
 // Subject filters, for readers.
@@ -251,6 +254,16 @@ func Streams() []StreamSpec {
 			MaxBytes:              1 << 20,
 			Reason:                "Where the health check writes: the last probe of each process.",
 		},
+		{
+			Name:       StreamNotes,
+			Subjects:   []string{prefixNote + ">"},
+			Retention:  RetentionLimits,
+			DiscardNew: true,
+			MaxBytes:   1 << 30,
+			Reason: "What clients have written while an operation copied, by operation and round: it is compared once more " +
+				"before anybody relies on the copy. Refuses new notes when full, since to lose one would be to believe " +
+				"a stale copy; purged when its operation has ended, so never a MaxAge.",
+		},
 	}
 }
 
@@ -432,6 +445,14 @@ func AuditSubject(operation string) string {
 func DeadLetterSubject(source string) string {
 	return prefixDeadLetter + EscapeToken(source)
 }
+
+// NoteSubject is where the notes of one round of an operation are.
+func NoteSubject(operation string, round int) string {
+	return prefixNote + EscapeToken(operation) + "." + strconv.Itoa(round)
+}
+
+// NoteSubjects matches the notes of all rounds of an operation.
+func NoteSubjects(operation string) string { return prefixNote + EscapeToken(operation) + ".>" }
 
 // ProbeSubject is where the process of this name writes its health probe.
 func ProbeSubject(name string) string {

@@ -15,6 +15,7 @@ import (
 	"ringmaster/events"
 	"ringmaster/pkg/bus"
 	"ringmaster/pkg/controller"
+	"ringmaster/pkg/gateway/session"
 	"ringmaster/pkg/health"
 	"ringmaster/pkg/httpapi"
 	"ringmaster/pkg/influx"
@@ -29,12 +30,16 @@ type system struct {
 	nats       *bus.Server
 	bus        *bus.Bus
 	engine     *program.Engine
+	session    *session.Session
 	atlas      *controller.Atlas
 	projection *progress.Projection
 	results    *progress.ResultLog
 	prober     *health.Prober
 	census     *health.Census
 	handler    *httpapi.Engine
+	clients    *health.Clients
+	// configuration is applied at start and whenever SIGHUP asks for it.
+	configuration *controller.Configuration
 	// draining is closed when the process is about to stop.
 	draining chan struct{}
 }
@@ -67,17 +72,26 @@ func newSystem(ctx context.Context, o *options, logger *slog.Logger) (_ *system,
 	if err != nil {
 		return nil, err
 	}
-	s.atlas, err = controller.OpenAtlas(ctx, s.engine.Ledger, keys, o.config.Topology(), o.acceptConfig, logger, time.Now)
+	s.configuration = &controller.Configuration{
+		Ledger: s.engine.Ledger, Sealer: keys, Accept: o.acceptConfig, Logger: logger, Now: time.Now,
+	}
+	if err := s.configuration.Start(ctx, o.config.Topology()); err != nil {
+		return nil, err
+	}
+	s.session, err = session.Open(ctx, session.Options{
+		ID: s.engine.ID, Ledger: s.engine.Ledger, Leases: s.engine.Leases, Sealer: keys, Logger: logger,
+	})
 	if err != nil {
 		return nil, err
 	}
+	s.atlas = controller.NewAtlas(s.engine.Ledger, s.session)
 	s.results = progress.NewResultLog(time.Now)
 	s.projection = progress.New(s.engine.Ledger, s.bus.Log(events.StreamEvents), progress.Options{
 		Logger: logger, OnChange: s.results.Observe,
 	})
-	clients := health.NewClients(keys, ledger.SealContext, influx.Options{UserAgent: "ringmaster"})
-	s.prober = health.New(s.atlas, health.Options{Every: o.config.CheckInterval, Clients: clients, Logger: logger})
-	s.census = health.NewCensus(s.atlas, s.prober, health.CensusOptions{Clients: clients, Logger: logger})
+	s.clients = health.NewClients(keys, ledger.SealContext, influx.Options{UserAgent: "ringmaster"})
+	s.prober = health.New(s.atlas, health.Options{Every: o.config.CheckInterval, Clients: s.clients, Logger: logger})
+	s.census = health.NewCensus(s.atlas, s.prober, health.CensusOptions{Clients: s.clients, Logger: logger})
 	token, err := adminToken(o.data)
 	if err != nil {
 		return nil, err
@@ -118,23 +132,32 @@ func (s *system) openBus(ctx context.Context) error {
 // serve runs every service until ctx ends or one of them fails, and then stops
 // them from the top down.
 func (s *system) serve(ctx context.Context, ready func(address string)) error {
+	// The session outlives everything that is served by it.
+	keeping, leave := context.WithCancel(context.WithoutCancel(ctx))
+	kept := make(chan error, 1)
+	go func() { kept <- s.session.Run(keeping) }()
 	services, ctx := errgroup.WithContext(ctx)
-	services.Go(func() error { return s.atlas.Run(ctx) })
-	services.Go(func() error { return s.atlas.Present(ctx, s.engine.Leases, s.engine.ID) })
+	services.Go(func() error { s.reload(ctx); return nil })
 	services.Go(func() error { return s.projection.Run(ctx) })
 	services.Go(func() error { return s.prober.Run(ctx) })
 	services.Go(func() error { return s.census.Run(ctx) })
 	control := controller.New(s.engine.Ledger, s.engine.Queue, s.engine.Leases, s.engine.Planner, controller.Options{
-		ID: s.engine.ID, Logger: s.logger,
+		ID: s.engine.ID, Accord: s.session, Settler: s.engine.Mover, Logger: s.logger,
 	})
 	services.Go(func() error { return control.Run(ctx) })
+	transitions := &controller.Transitions{
+		Accord: s.session, Leases: s.engine.Leases, Open: s.clients.Open, ID: s.engine.ID, Logger: s.logger, Now: time.Now,
+	}
+	services.Go(func() error { return transitions.Run(ctx) })
 	if s.options.slots > 0 {
 		services.Go(func() error { return s.engine.Worker(s.options.slots).Run(ctx) })
 	}
 	listening := make(chan string, 1)
 	services.Go(func() error { return s.listen(ctx, listening) })
 	services.Go(func() error { s.announce(ctx, listening, ready); return nil })
-	return errors.Join(services.Wait(), s.close(ctx))
+	err := services.Wait()
+	leave()
+	return errors.Join(err, <-kept, s.close(ctx))
 }
 
 // close ends what newSystem opened, in the reverse order.

@@ -70,6 +70,7 @@ func rooms() []room {
 		{"pkg/planner", handler},
 		{"pkg/mover", handler},
 
+		{"pkg/gateway/session", engine},
 		{"pkg/controller", engine},
 		{"pkg/worker", engine},
 		{"pkg/progress", engine},

@@ -89,6 +89,14 @@ func (l *Log) Page(ctx context.Context, from uint64, filter string, limit int) (
 	return records, nil
 }
 
+// Purge removes all records on a subject, which may have wildcards.
+func (l *Log) Purge(ctx context.Context, subject string) error {
+	if err := l.bus.purge(ctx, l.stream, subject); err != nil {
+		return fmt.Errorf("purging %s from %s: %w", subject, l.stream, err)
+	}
+	return nil
+}
+
 // Last returns the newest record on a subject, which may have wildcards, or
 // ErrNotFound. It is never older than what was appended before the call.
 func (l *Log) Last(ctx context.Context, subject string) (Record, error) {

@@ -2,8 +2,11 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"ringmaster/pkg/ledger"
+	"ringmaster/pkg/mover"
 	"ringmaster/pkg/operation"
 )
 
@@ -30,8 +33,20 @@ func (t *turn) conclude(ctx context.Context, phase operation.Phase) error {
 			op.Progress.Phase = op.Kind.Work()
 		})
 	}
-	verdict := t.verdict()
 	state, failure := t.outcome()
+	verdict := t.verdict(false)
+	if t.copies() && t.tasksFailed() == 0 {
+		var own *operation.Error
+		switch err := t.settleUnproven(ctx); {
+		case err == nil:
+			// What had been unequal was equal when it was looked at for the last time.
+			state, failure, verdict = operation.Succeeded, nil, t.verdict(true)
+		case errors.As(err, &own):
+			state, failure = operation.PartiallyFailed, own
+		default:
+			return err
+		}
+	}
 	return t.finish(ctx, state, verdict, func(op *operation.Operation) {
 		op.Progress = progress
 		op.Error = failure
@@ -42,8 +57,9 @@ func (t *turn) conclude(ctx context.Context, phase operation.Phase) error {
 }
 
 // verdict joins the verdicts of all tasks. A slice that was copied again counts
-// with its last verdict only.
-func (t *turn) verdict() *operation.Verdict {
+// with its last verdict only; settled says that those which the last verification
+// found unequal have been found equal since.
+func (t *turn) verdict(settled bool) *operation.Verdict {
 	total := &operation.Verdict{}
 	for round := 1; round <= t.record.Value.Round; round++ {
 		for _, v := range t.of(operation.PhaseVerify, round) {
@@ -51,8 +67,11 @@ func (t *turn) verdict() *operation.Verdict {
 			if v.Verdict != nil {
 				own.Extend(v.Verdict)
 			}
-			if round < t.record.Value.Round {
+			switch {
+			case round < t.record.Value.Round:
 				own = own.WithoutUnproven()
+			case settled:
+				own = own.Settled()
 			}
 			of := t.tasks[v.Of].Value
 			own.AddUnjudged(v, &of)
@@ -66,24 +85,7 @@ func (t *turn) verdict() *operation.Verdict {
 // has either done all of its work or names what it has not.
 func (t *turn) outcome() (operation.State, *operation.Error) {
 	op := &t.record.Value
-	failed := 0
-	var first *operation.Error
-	for round := 1; round <= op.Round; round++ {
-		for _, phase := range []operation.Phase{op.Kind.Work(), operation.PhaseVerify} {
-			for _, task := range t.of(phase, round) {
-				e := shortcoming(task, t.tasks)
-				if e == nil {
-					continue
-				}
-				failed++
-				if first == nil {
-					own := *e
-					own.TaskID = task.ID
-					first = &own
-				}
-			}
-		}
-	}
+	failed, first := t.shortcomings()
 	unproven := 0
 	for _, v := range t.of(operation.PhaseVerify, op.Round) {
 		if v.Verdict != nil {
@@ -100,6 +102,69 @@ func (t *turn) outcome() (operation.State, *operation.Error) {
 		return operation.Failed, first
 	}
 	return operation.PartiallyFailed, first
+}
+
+// shortcomings counts the tasks that have not done their work, and says what the
+// first of them lacks.
+func (t *turn) shortcomings() (failed int, first *operation.Error) {
+	op := &t.record.Value
+	for round := 1; round <= op.Round; round++ {
+		for _, phase := range []operation.Phase{op.Kind.Work(), operation.PhaseVerify} {
+			for _, task := range t.of(phase, round) {
+				e := shortcoming(task, t.tasks)
+				if e == nil {
+					continue
+				}
+				failed++
+				if first == nil {
+					own := *e
+					own.TaskID = task.ID
+					first = &own
+				}
+			}
+		}
+	}
+	return failed, first
+}
+
+func (t *turn) tasksFailed() int {
+	failed, _ := t.shortcomings()
+	return failed
+}
+
+// settleUnproven settles what clients wrote meanwhile, together with what the last
+// verification found unequal.
+func (t *turn) settleUnproven(ctx context.Context) error {
+	var unproven settlements
+	for _, v := range t.of(operation.PhaseVerify, t.record.Value.Round) {
+		if v.Verdict == nil || len(v.Verdict.Unproven) == 0 {
+			continue
+		}
+		of := t.tasks[v.Of].Value
+		all, err := t.ledger.Slices(ctx, &t.record.Value, &of)
+		if err != nil {
+			return err
+		}
+		for _, i := range v.Verdict.Unproven {
+			if i < 0 || i >= len(all) {
+				return fmt.Errorf("task %s: %w: its verdict is about slice %d of %d", v.ID, ledger.ErrUnreadable, i, len(all))
+			}
+			unproven.add(of.Source, of.Destination, of.Rule, all[i])
+		}
+	}
+	return t.settled(ctx, []mover.Settlement(unproven))
+}
+
+// settleNothing lets a transition go on of which the plan says that nothing has to
+// be copied: what clients write meanwhile goes to both owners.
+func (t *turn) settleNothing(ctx context.Context) error {
+	if !t.copies() {
+		return nil
+	}
+	if err := t.beginCopy(ctx); err != nil {
+		return err
+	}
+	return t.settled(ctx, nil)
 }
 
 // shortcoming says why a task has not done its work; nil if it has. A task that
@@ -149,6 +214,6 @@ func sliceState(c operation.Checkpoint, i int) operation.SliceState {
 
 // nothingProven reports whether not one slice has been proven.
 func (t *turn) nothingProven() bool {
-	v := t.verdict()
+	v := t.verdict(false)
 	return v.Slices.Equal == 0 && v.Slices.Unequal == v.Slices.Total && v.Different == 0
 }

@@ -44,6 +44,10 @@ type Options struct {
 	// Stalled is for how long nothing has moved when an operation is shown to be
 	// stalled (5 minutes).
 	Stalled time.Duration
+	// Accord and Settler make an operation that copies right under writes that go
+	// on meanwhile. Without them it is for nobody else to write.
+	Accord  Accord
+	Settler Settler
 	Logger  *slog.Logger
 	Now     func() time.Time
 }

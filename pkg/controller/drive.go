@@ -13,6 +13,7 @@ import (
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/operation"
 	"ringmaster/pkg/planner"
+	"ringmaster/pkg/serving"
 	"ringmaster/pkg/topology"
 )
 
@@ -101,6 +102,9 @@ func (t *turn) step(ctx context.Context) (again bool, err error) {
 
 // close gives back what a terminal operation holds.
 func (t *turn) close(ctx context.Context) error {
+	if err := t.endCopy(ctx); err != nil {
+		return err
+	}
 	if err := t.queue.PurgeOperation(ctx, t.record.Value.ID); err != nil {
 		return err
 	}
@@ -196,6 +200,10 @@ func (t *turn) layout(ctx context.Context) (planner.Layout, error) {
 	if err != nil {
 		return planner.Layout{}, err
 	}
+	state := &epochs.Value.Serving
+	if err := t.transitionInTheWay(state, p.Circles(len(current.Circles))); err != nil {
+		return planner.Layout{}, err
+	}
 	var former *topology.Topology
 	if current.Parent != 0 {
 		former, err = t.ledger.TopologyAt(ctx, current.Parent)
@@ -205,7 +213,7 @@ func (t *turn) layout(ctx context.Context) (planner.Layout, error) {
 	}
 	at := planner.Layout{Epoch: current.Epoch}
 	for _, id := range operation.Surveyed(p, len(current.Circles)) {
-		circle, err := layoutOf(current, former, id)
+		circle, err := layoutOf(current, former, state.In(id), id)
 		if err != nil {
 			return planner.Layout{}, err
 		}
@@ -215,16 +223,30 @@ func (t *turn) layout(ctx context.Context) (planner.Layout, error) {
 }
 
 // layoutOf is where the measurements of one circle belong, and where they did
-// before; former may be nil.
-func layoutOf(current, former *topology.Topology, id int) (planner.CircleLayout, error) {
+// before. In a transition that is what the transition says, and the former owners'
+// values count; former and open may be nil.
+func layoutOf(current, former *topology.Topology, open *serving.Transition, id int) (planner.CircleLayout, error) {
 	circle, ok := current.Circle(id)
 	if !ok {
 		return planner.CircleLayout{}, &operation.Error{Code: "no_circle", Detail: fmt.Sprintf("the topology has no circle %d", id)}
 	}
 	at := planner.CircleLayout{Circle: circle}
 	var err error
-	if at.Placement, err = current.Placement(id); err != nil || former == nil {
+	if at.Placement, err = current.Placement(id); err != nil {
 		return at, err
+	}
+	if open != nil && !open.New() && (open.Step == serving.Opening || open.Step == serving.WriteBoth) {
+		at.FormerRules = true
+		for _, b := range open.Old.Circles[0].Backends {
+			if circle.On(b.URL) == nil {
+				at.Left = append(at.Left, b)
+			}
+		}
+		at.Former, err = open.Old.Placement(id)
+		return at, err
+	}
+	if former == nil {
+		return at, nil
 	}
 	if _, ok := former.Circle(id); ok {
 		at.Former, err = former.Placement(id)
@@ -243,6 +265,9 @@ func errEpochChanged(epoch uint64) error {
 
 // makePlan surveys, plans and stores, and moves the operation on.
 func (t *turn) makePlan(ctx context.Context) error {
+	if err := t.awaitOpen(ctx); err != nil {
+		return err
+	}
 	at, err := t.layout(ctx)
 	if err != nil {
 		return err
@@ -308,6 +333,9 @@ func (t *turn) planned(ctx context.Context, plan *operation.Plan, doc operation.
 			}
 		})
 	case len(plan.Tasks) == 0:
+		if err := t.settleNothing(ctx); err != nil {
+			return err
+		}
 		return t.finish(ctx, operation.Succeeded, &operation.Verdict{}, func(op *operation.Operation) {
 			with(op)
 			op.Result = t.nothingToDo(plan)

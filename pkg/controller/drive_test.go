@@ -271,9 +271,7 @@ func TestAnOperationOfAnotherEpochEnds(t *testing.T) {
 	r.carrier.mu.Lock()
 	r.carrier.before = nil
 	r.carrier.mu.Unlock()
-	atlas, err := controller.OpenAtlas(t.Context(), r.ledger, r.keys, config(t, 4), false, r.log, time.Now)
-	require.NoError(t, err)
-	r.intake.Topology = atlas
+	r.intake.Topology = r.join("there")
 	r.finish(r.submit(add).ID, operation.Succeeded)
 	r.intake.Topology = r.atlas // a process that has not heard of it
 	late := r.submit(add)
@@ -283,8 +281,7 @@ func TestAnOperationOfAnotherEpochEnds(t *testing.T) {
 // adopt makes a topology the current one, as another process does.
 func (r *rig) adopt(next *topology.Topology) {
 	r.t.Helper()
-	_, err := controller.OpenAtlas(r.t.Context(), r.ledger, r.keys, next, false, r.log, time.Now)
-	require.NoError(r.t, err)
+	require.NoError(r.t, r.configure(next, false))
 }
 
 // Nudges may be lost, purged or late: whoever watches over the tasks publishes

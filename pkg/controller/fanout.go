@@ -34,6 +34,11 @@ func (t *turn) runTasks(ctx context.Context, phase operation.Phase) error {
 	}
 	t.plan, t.published, t.barred = &plan, map[string]time.Time{}, 0
 	first := phase != operation.PhaseVerify && t.record.Value.Round == 1
+	if phase != operation.PhaseVerify {
+		if err := t.beginCopy(ctx); err != nil {
+			return err
+		}
+	}
 	if first {
 		if err := t.planner.Prepare(ctx, &t.record.Value, &plan, t); err != nil {
 			return err

@@ -3,7 +3,6 @@ package controller
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -11,66 +10,6 @@ import (
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/operation"
 )
-
-// presence is what a process that serves requests tells about itself.
-type presence struct {
-	ID    string `json:"id"`
-	Epoch uint64 `json:"epoch"`
-}
-
-// Present tells, until ctx ends, with which epoch this process works. Who deletes
-// points waits for those that work with another one; see Fence.
-func (a *Atlas) Present(ctx context.Context, leases *bus.Leases, id string) error {
-	ticker := time.NewTicker(min(refreshEvery, leases.TTL()/3))
-	defer ticker.Stop()
-	var lease *bus.Lease
-	defer func() {
-		if lease != nil {
-			done, cancel := context.WithTimeout(context.WithoutCancel(ctx), refreshEvery)
-			defer cancel()
-			_ = lease.Release(done) // it runs out by itself
-		}
-	}()
-	var told uint64
-	for {
-		var err error
-		if lease, err = a.tellEpoch(ctx, leases, lease, id, &told); err != nil && ctx.Err() == nil {
-			a.logger.WarnContext(ctx, "telling with which epoch this process works", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
-	}
-}
-
-// tellEpoch takes or renews the lease; it returns nil when the lease is lost.
-func (a *Atlas) tellEpoch(ctx context.Context, leases *bus.Leases, lease *bus.Lease, id string, told *uint64) (*bus.Lease, error) {
-	epoch := a.Current().Epoch
-	if lease != nil && epoch == *told && time.Until(lease.Expires()) > leases.TTL()/2 {
-		return lease, nil
-	}
-	value, err := json.Marshal(presence{ID: id, Epoch: epoch})
-	if err != nil {
-		return lease, err
-	}
-	// Cut off in the middle, it would leave a lease that nobody gives back.
-	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), leases.TTL())
-	defer cancel()
-	if lease == nil {
-		lease, err = leases.Acquire(call, ledger.ProcessLease(id), value)
-	} else {
-		err = lease.RenewWith(call, value)
-	}
-	switch {
-	case errors.Is(err, bus.ErrLeaseLost):
-		return nil, err
-	case err == nil:
-		*told = epoch
-	}
-	return lease, err
-}
 
 // Fence says whether points may be deleted at a moment.
 type Fence struct {
@@ -86,8 +25,14 @@ const (
 )
 
 // MayDrop returns nil when an operation may delete points now: it is still
-// running, its epoch is the current one, and no process works with another. An
-// *operation.Error says that it may not delete any more.
+// running, its epoch is the current one, no circle is changing its owners, and no
+// process works with another epoch. An *operation.Error says that it may not
+// delete any more.
+//
+// What is deleted belongs to no owner, and every step of a transition ends only
+// when nobody writes or reads any more as the step before it had it. So no write
+// through any process can arrive between a proof and its delete, and nobody reads
+// what is deleted.
 func (f *Fence) MayDrop(ctx context.Context, op *operation.Operation) error {
 	var deadline time.Time
 	for {
@@ -115,14 +60,27 @@ func (f *Fence) MayDrop(ctx context.Context, op *operation.Operation) error {
 	}
 }
 
+// process is what the lease of a process that serves requests tells, as far as it
+// matters here; see package session.
+type process struct {
+	ID    string `json:"id"`
+	Epoch uint64 `json:"epoch"`
+}
+
 // look returns a process that works with another epoch, nil if there is none.
-func (f *Fence) look(ctx context.Context, op *operation.Operation) (*presence, error) {
+func (f *Fence) look(ctx context.Context, op *operation.Operation) (*process, error) {
 	epochs, err := f.Ledger.Topology(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if current := epochs.Value.Current; current == nil || current.Epoch != op.Epoch {
 		return nil, errEpochChanged(op.Epoch)
+	}
+	for _, t := range epochs.Value.Serving.Transitions {
+		return nil, &operation.Error{
+			Code:   "transition_open",
+			Detail: fmt.Sprintf("circle %d is still changing to epoch %d (%s), so its former owners are still written to or read; what is dropped stays dropped; start the clear again when GET /v1/topology shows no transition", t.Circle, t.Epoch, t.Step),
+		}
 	}
 	now, err := f.Ledger.Operation(ctx, op.ID)
 	if err != nil {
@@ -135,7 +93,7 @@ func (f *Fence) look(ctx context.Context, op *operation.Operation) (*presence, e
 		if err != nil {
 			return nil, fmt.Errorf("listing the processes: %w", err)
 		}
-		p := presence{ID: e.Key}
+		p := process{ID: e.Key}
 		if err := json.Unmarshal(e.Value, &p); err != nil || p.Epoch != op.Epoch {
 			return &p, nil
 		}

@@ -9,6 +9,7 @@ import (
 
 	"ringmaster/pkg/controller"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/serving"
 )
 
 // TestNothingIsDroppedBesideAnotherEpoch: not while a process works with another
@@ -23,24 +24,31 @@ func TestNothingIsDroppedBesideAnotherEpoch(t *testing.T) {
 	op := r.read(submitted.ID)
 	control.stop() // it would end the operation when the epoch changes
 
-	require.NoError(t, fence.MayDrop(t.Context(), &op), "nobody else is there")
-	mine := r.run("presence", func(ctx context.Context) error { return r.atlas.Present(ctx, r.leases, "mine") })
+	mine := r.run("session", r.session.Run)
 	require.Eventually(t, func() bool { return r.present() == 1 }, patience, tick)
 	require.NoError(t, fence.MayDrop(t.Context(), &op), "a process of the same epoch")
 
 	// A process that has not seen the new epoch yet stands in the way until it has.
-	next, err := controller.OpenAtlas(t.Context(), r.ledger, r.keys, config(t, 4), false, r.log, time.Now)
-	require.NoError(t, err)
+	mine.stop()
+	require.Eventually(t, func() bool { return r.present() == 0 }, patience, tick, "a session ends with its process")
+	r.join("behind")
+	r.adopt(config(t, 4))
 	later := op
-	later.Epoch = next.Current().Epoch
+	later.Epoch = 2
 	var ended *operation.Error
 	require.ErrorAs(t, fence.MayDrop(t.Context(), &op), &ended)
 	require.Equal(t, "epoch_changed", ended.Code)
+
+	// So does a circle whose former owners are still served.
+	require.ErrorAs(t, fence.MayDrop(t.Context(), &later), &ended)
+	require.Equal(t, "transition_open", ended.Code)
+	was, err := r.ledger.Topology(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, r.ledger.StoreServing(t.Context(), was, serving.State{}))
 	waiting, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	require.ErrorIs(t, fence.MayDrop(waiting, &later), context.DeadlineExceeded)
-	mine.stop()
-	require.Eventually(t, func() bool { return r.present() == 0 }, patience, tick, "a presence ends with its process")
+	require.Eventually(t, func() bool { return r.present() == 0 }, patience, tick, "a session that nobody keeps runs out")
 	require.NoError(t, fence.MayDrop(t.Context(), &later))
 
 	later.Attempt++

@@ -16,6 +16,7 @@ import (
 	"ringmaster/pkg/bus"
 	"ringmaster/pkg/bus/bustest"
 	"ringmaster/pkg/controller"
+	"ringmaster/pkg/gateway/session"
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/influx/influxtest"
 	"ringmaster/pkg/ledger"
@@ -55,14 +56,16 @@ func newEngine(t *testing.T, n int) *engine {
 	}
 	e.ledger, err = ledger.New(ctx, e.bus, ledger.Options{Source: "test", Logger: log})
 	require.NoError(t, err)
-	atlas, err := controller.OpenAtlas(ctx, e.ledger, keys, e.config(), false, log, time.Now)
+	configuration := controller.Configuration{Ledger: e.ledger, Sealer: keys, Logger: log, Now: time.Now}
+	require.NoError(t, configuration.Start(ctx, e.config()))
+	leases, err := e.bus.Leases(ctx)
 	require.NoError(t, err)
-	e.intake = &controller.Intake{Ledger: e.ledger, Topology: atlas, Sealer: keys, Now: time.Now, NewID: func() string { return uuid.Must(uuid.NewV7()).String() }}
+	current, err := session.Open(ctx, session.Options{ID: "test", Ledger: e.ledger, Leases: leases, Sealer: keys, Logger: log})
+	require.NoError(t, err)
+	e.intake = &controller.Intake{Ledger: e.ledger, Topology: current, Sealer: keys, Now: time.Now, NewID: func() string { return uuid.Must(uuid.NewV7()).String() }}
 
 	roster := mover.NewRoster(e.ledger, keys, ledger.SealContext, influx.Options{})
 	queue, err := e.bus.Queue(ctx)
-	require.NoError(t, err)
-	leases, err := e.bus.Leases(ctx)
 	require.NoError(t, err)
 	move := mover.New(roster, mover.Config{Logger: log})
 	ctl := controller.New(e.ledger, queue, leases, planner.New(roster, move.Patience(), time.Now), controller.Options{ID: "test", Logger: log})

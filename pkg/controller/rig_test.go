@@ -21,6 +21,7 @@ import (
 	"ringmaster/pkg/bus"
 	"ringmaster/pkg/bus/bustest"
 	"ringmaster/pkg/controller"
+	"ringmaster/pkg/gateway/session"
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/mover"
 	"ringmaster/pkg/operation"
@@ -48,6 +49,7 @@ type rig struct {
 	queue   *bus.Queue
 	leases  *bus.Leases
 	keys    *secrets.Keyring
+	session *session.Session
 	atlas   *controller.Atlas
 	intake  *controller.Intake
 	planner *plans
@@ -82,9 +84,24 @@ func (r *rig) open() {
 		require.NoError(r.t, err)
 	}
 	r.ledger, r.queue, r.leases = parts(r.t, r.bus, r.log)
-	r.atlas, err = controller.OpenAtlas(r.t.Context(), r.ledger, r.keys, config(r.t, 3), false, r.log, time.Now)
-	require.NoError(r.t, err)
+	require.NoError(r.t, r.configure(config(r.t, 3), false))
+	r.session = r.join("here")
+	r.atlas = controller.NewAtlas(r.ledger, r.session)
 	r.intake = &controller.Intake{Ledger: r.ledger, Topology: r.atlas, Sealer: r.keys, Now: time.Now, NewID: newID}
+}
+
+// configure applies a configuration, as a process does that starts.
+func (r *rig) configure(t *topology.Topology, accept bool) error {
+	c := controller.Configuration{Ledger: r.ledger, Sealer: r.keys, Accept: accept, Logger: r.log, Now: time.Now}
+	return c.Start(context.Background(), t)
+}
+
+// join opens the session of a process, which nobody keeps yet.
+func (r *rig) join(id string) *session.Session {
+	r.t.Helper()
+	s, err := session.Open(r.t.Context(), session.Options{ID: id, Ledger: r.ledger, Leases: r.leases, Sealer: r.keys, Logger: r.log})
+	require.NoError(r.t, err)
+	return s
 }
 
 func newID() string { return uuid.Must(uuid.NewV7()).String() }

@@ -14,6 +14,7 @@ import (
 	"ringmaster/pkg/bus/bustest"
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/secrets"
+	"ringmaster/pkg/serving"
 	"ringmaster/pkg/topology"
 )
 
@@ -88,7 +89,7 @@ func TestAnOlderClustersKeyIsThatOfItsTopology(t *testing.T) {
 	_, next := topology.Decide(nil, nil, configured, false, time.Now())
 	sealed, err := next.Seal(keys, ledger.SealContext)
 	require.NoError(t, err)
-	require.NoError(t, e.here.StoreTopology(t.Context(), ledger.Versioned[ledger.Epochs]{}, sealed))
+	require.NoError(t, e.here.StoreTopology(t.Context(), ledger.Versioned[ledger.Epochs]{}, sealed, serving.State{}))
 
 	var none *secrets.Keyring
 	require.ErrorIs(t, e.here.VerifyKey(t.Context(), none), ledger.ErrOtherKey)

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"strconv"
 	"strings"
 
 	"ringmaster/events"
@@ -14,6 +15,7 @@ const (
 	operationLeases = "operation."
 	workerLeases    = "worker."
 	processLeases   = "process."
+	transitionLease = "transition."
 )
 
 // OperationLease is the key of the lease of whoever drives an operation.
@@ -47,9 +49,13 @@ func WorkerOfLease(key string) (id string, ok bool) {
 	return events.UnescapeToken(token)
 }
 
-// ProcessLeases is the prefix of the leases that say which topology epoch each
-// process that serves requests works with.
+// ProcessLeases is the prefix of the leases that are the sessions of the processes
+// that serve requests: each tells which revision of the topology record it works by.
 func ProcessLeases() string { return strings.TrimSuffix(processLeases, ".") }
 
 // ProcessLease is the key of the lease of one such process.
 func ProcessLease(id string) string { return processLeases + events.EscapeToken(id) }
+
+// TransitionLease is the key of the lease of whoever takes a circle's transition
+// its next step.
+func TransitionLease(circle int) string { return transitionLease + strconv.Itoa(circle) }

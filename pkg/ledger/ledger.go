@@ -60,6 +60,7 @@ type Ledger struct {
 	events      *bus.Log
 	audit       *bus.Log
 	letters     *bus.Log
+	notes       *bus.Log
 	options     Options
 
 	chunks chunkCache
@@ -90,6 +91,7 @@ func New(ctx context.Context, b *bus.Bus, o Options) (*Ledger, error) {
 		events:      b.Log(events.StreamEvents),
 		audit:       b.Log(events.StreamAudit),
 		letters:     b.Log(events.StreamDeadLetters),
+		notes:       b.Log(events.StreamNotes),
 		options:     o,
 		chunks:      chunkCache{mu: sync.Mutex{}},
 	}, nil

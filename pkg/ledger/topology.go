@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"ringmaster/pkg/bus"
+	"ringmaster/pkg/serving"
 	"ringmaster/pkg/topology"
 )
 
@@ -20,10 +21,13 @@ const (
 	keyFlags   = "flags"
 )
 
-// Epochs is the current topology and those before it.
+// Epochs is the current topology and those before it, and how traffic is served
+// while it changes: one record, so that a change of one is never seen without
+// that of the other.
 type Epochs struct {
 	Current *topology.Topology  `json:"current"`
 	Earlier []topology.Ancestor `json:"earlier"`
+	Serving serving.State       `json:"serving"`
 }
 
 // Topology reads the current epoch, with its credentials sealed. Before the
@@ -59,11 +63,12 @@ func (l *Ledger) TopologyAt(ctx context.Context, epoch uint64) (*topology.Topolo
 func epochKey(epoch uint64) string { return "epoch." + strconv.FormatUint(epoch, 10) }
 
 // StoreTopology makes next, whose credentials must be sealed, the current
-// topology over the revision that was read; ErrConflict when another process
-// was first. An epoch gets a record of its own when it is about to be followed
-// by another: until then several processes may still disagree about what it is.
-func (l *Ledger) StoreTopology(ctx context.Context, was Versioned[Epochs], next *topology.Topology) error {
-	epochs := Epochs{Current: next, Earlier: was.Value.Earlier}
+// topology over the revision that was read, with the state of serving that follows
+// from it; ErrConflict when another process was first. An epoch gets a record of
+// its own when it is about to be followed by another: until then several processes
+// may still disagree about what it is.
+func (l *Ledger) StoreTopology(ctx context.Context, was Versioned[Epochs], next *topology.Topology, state serving.State) error {
+	epochs := Epochs{Current: next, Earlier: was.Value.Earlier, Serving: state}
 	if current := was.Value.Current; current != nil && current.Epoch != next.Epoch {
 		raw, err := json.Marshal(current)
 		if err != nil {
@@ -74,19 +79,38 @@ func (l *Ledger) StoreTopology(ctx context.Context, was Versioned[Epochs], next 
 		}
 		epochs.Earlier = append(slices.Clone(was.Value.Earlier), topology.Ancestor{Epoch: current.Epoch, Digest: current.Digest})
 	}
+	return l.storeEpochs(ctx, was.Revision, epochs)
+}
+
+// StoreServing replaces the state of serving, whose credentials must be sealed, over
+// the revision that was read; ErrConflict when another process was first.
+func (l *Ledger) StoreServing(ctx context.Context, was Versioned[Epochs], state serving.State) error {
+	epochs := was.Value
+	epochs.Serving = state
+	return l.storeEpochs(ctx, was.Revision, epochs)
+}
+
+func (l *Ledger) storeEpochs(ctx context.Context, was uint64, epochs Epochs) error {
 	raw, err := json.Marshal(epochs)
 	if err != nil {
 		return fmt.Errorf("storing the topology: %w", err)
 	}
-	if was.Revision == 0 {
+	if was == 0 {
 		_, err = l.topology.Create(ctx, keyCurrent, raw)
 	} else {
-		_, err = l.topology.Update(ctx, keyCurrent, raw, was.Revision)
+		_, err = l.topology.Update(ctx, keyCurrent, raw, was)
 	}
 	if err != nil {
 		return fmt.Errorf("storing the topology: %w", conflict(err))
 	}
 	return nil
+}
+
+// WatchTopology delivers a hint whenever the record of Topology, or the flags,
+// have changed, until ctx ends and the channel is closed. Whoever relies on a
+// change polls as well; see bus.Bucket.Watch.
+func (l *Ledger) WatchTopology(ctx context.Context) (<-chan bus.Entry, error) {
+	return l.topology.Watch(ctx, "")
 }
 
 // put stores a key whatever it holds.

@@ -12,6 +12,7 @@ import (
 
 	"ringmaster/pkg/bus"
 	"ringmaster/pkg/ledger"
+	"ringmaster/pkg/serving"
 	"ringmaster/pkg/topology"
 )
 
@@ -49,7 +50,7 @@ func testTopologyRace(t *testing.T, e env) {
 				return
 			}
 			_, next := topology.Decide(was.Value.Current, was.Value.Earlier, candidate(fmt.Sprintf("h%d", i), i+1), false, time.Now())
-			err = l.StoreTopology(context.Background(), was, next)
+			err = l.StoreTopology(context.Background(), was, next, serving.State{})
 			if errors.Is(err, ledger.ErrConflict) {
 				continue
 			}
@@ -91,8 +92,8 @@ func testTopologyEpochs(t *testing.T, e env) {
 	// A revision of the current epoch is what its readers see from then on.
 	revised := current.Clone()
 	revised.Circles[0].Backends[0].Sealed = "new"
-	require.NoError(t, e.here.StoreTopology(t.Context(), was, revised))
-	require.ErrorIs(t, e.there.StoreTopology(t.Context(), was, revised), ledger.ErrConflict)
+	require.NoError(t, e.here.StoreTopology(t.Context(), was, revised, serving.State{}))
+	require.ErrorIs(t, e.there.StoreTopology(t.Context(), was, revised, serving.State{}), ledger.ErrConflict)
 	read, err := e.there.TopologyAt(t.Context(), current.Epoch)
 	require.NoError(t, err)
 	require.Equal(t, "new", read.Circles[0].Backends[0].Sealed)
@@ -101,7 +102,7 @@ func testTopologyEpochs(t *testing.T, e env) {
 	require.NoError(t, err)
 	require.Len(t, was.Value.Earlier, int(current.Epoch)-1, "a revision is no epoch")
 	_, next := topology.Decide(was.Value.Current, was.Value.Earlier, candidate("next", 2), false, time.Now())
-	require.NoError(t, e.here.StoreTopology(t.Context(), was, next))
+	require.NoError(t, e.here.StoreTopology(t.Context(), was, next, serving.State{}))
 	read, err = e.there.TopologyAt(t.Context(), current.Epoch)
 	require.NoError(t, err)
 	require.Equal(t, "new", read.Circles[0].Backends[0].Sealed, "an epoch that has passed is kept as it was last")

@@ -2,11 +2,13 @@ package mover
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
 	"strings"
 
+	"ringmaster/pkg/bus"
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/operation"
 	"ringmaster/pkg/topology"
@@ -61,20 +63,19 @@ func onLoopback(address string) bool {
 }
 
 func (r *Roster) credentials(ctx context.Context, op *operation.Operation, address string) (topology.Credentials, error) {
-	sealed, err := r.epochs.TopologyAt(ctx, op.Epoch)
-	if err != nil {
-		return topology.Credentials{}, err
-	}
-	t, err := sealed.Open(r.sealer, r.context)
-	if err != nil {
-		return topology.Credentials{}, fmt.Errorf("opening the credentials of %s: %w", address, err)
-	}
-	for i := range t.Circles {
-		for j := range t.Circles[i].Backends {
-			if b := &t.Circles[i].Backends[j]; b.URL == address {
-				return b.Credentials, nil
-			}
+	// A backend that has left a circle is in an epoch before.
+	for epoch, looked := op.Epoch, 0; epoch != 0 && looked < maxEpochs; looked++ {
+		sealed, err := r.epochs.TopologyAt(ctx, epoch)
+		if looked > 0 && errors.Is(err, bus.ErrNotFound) {
+			break
 		}
+		if err != nil {
+			return topology.Credentials{}, err
+		}
+		if known, ok := backendIn(sealed, address); ok {
+			return r.open(known)
+		}
+		epoch = sealed.Parent
 	}
 	if op.Kind != operation.KindRebalance {
 		return topology.Credentials{}, fmt.Errorf("operation %s has no backend %s", op.ID, address)
@@ -89,6 +90,30 @@ func (r *Roster) credentials(ctx context.Context, op *operation.Operation, addre
 		}
 	}
 	return topology.Credentials{}, fmt.Errorf("operation %s has no backend %s", op.ID, address)
+}
+
+// maxEpochs bounds how far back a former backend is looked for.
+const maxEpochs = 100
+
+// backendIn returns a topology with the backend of this address alone.
+func backendIn(t *topology.Topology, address string) (*topology.Topology, bool) {
+	for i := range t.Circles {
+		for j := range t.Circles[i].Backends {
+			if b := t.Circles[i].Backends[j]; b.URL == address {
+				return &topology.Topology{Circles: []topology.Circle{{Backends: []topology.Backend{b}}}}, true
+			}
+		}
+	}
+	return nil, false
+}
+
+// open returns the credentials of a topology with one backend.
+func (r *Roster) open(one *topology.Topology) (topology.Credentials, error) {
+	opened, err := one.Open(r.sealer, r.context)
+	if err != nil {
+		return topology.Credentials{}, fmt.Errorf("opening the credentials of %s: %w", one.Circles[0].Backends[0].URL, err)
+	}
+	return opened.Circles[0].Backends[0].Credentials, nil
 }
 
 // SealRemoved replaces the credentials of removed backends by their sealed form,

@@ -35,6 +35,11 @@ type CircleLayout struct {
 	// Former is the placement of the epoch before, nil when there is none. Where
 	// two sources hold a point, the former owner's is copied first and stays.
 	Former *topology.Placement
+	// FormerRules says that the circle is changing, and its former owners are the
+	// ones that are read: their values count, and replace others at the owner.
+	// Left are those of them that the circle has no more.
+	FormerRules bool
+	Left        []topology.Backend
 }
 
 // Job is what a planner needs of whoever runs it.
@@ -155,6 +160,14 @@ func (p *Planner) sources(ctx context.Context, op *operation.Operation, at Layou
 	rebalance, ok := move.(operation.Rebalance)
 	if !ok {
 		return out, nil
+	}
+	for _, b := range at.Circles[0].Left {
+		if slices.ContainsFunc(rebalance.RemovedBackends, func(o operation.RemovedBackend) bool { return topology.SameServer(o.URL, b.URL) }) {
+			continue
+		}
+		if err := add(noCircle, operation.PlanBackend{Name: b.Name, URL: b.URL, Removed: true}); err != nil {
+			return out, err
+		}
 	}
 	for _, b := range rebalance.RemovedBackends {
 		if circle := at.Circles[0].Circle; circle.On(b.URL) != nil {

@@ -120,3 +120,39 @@ func policyOf(p *operation.PlanPolicy) influx.RetentionPolicy {
 		Replication: p.Replication, Default: p.Default,
 	}
 }
+
+// Equip makes every database and retention policy of one backend exist at another,
+// by the rules of Prepare.
+func Equip(ctx context.Context, from, to *influx.Client) error {
+	databases, err := from.Databases(ctx)
+	if err != nil {
+		return err
+	}
+	for _, db := range databases {
+		if err := EquipDatabase(ctx, from, to, db); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// EquipDatabase is Equip for one database.
+func EquipDatabase(ctx context.Context, from, to *influx.Client, db string) error {
+	policies, err := from.RetentionPolicies(ctx, db)
+	if err != nil {
+		return err
+	}
+	wanted := make([]operation.PlanPolicy, len(policies))
+	for i, p := range policies {
+		wanted[i] = operation.PlanPolicy{
+			Database: db, Name: p.Name, Duration: p.Duration, ShardDuration: p.ShardDuration, Replication: p.Replication, Default: p.Default,
+		}
+	}
+	if len(wanted) == 0 {
+		return to.CreateDatabase(ctx, db)
+	}
+	if err := preparePolicies(ctx, to, wanted); err != nil {
+		return fmt.Errorf("preparing database %q at %s: %w", db, to.URL(), err)
+	}
+	return nil
+}

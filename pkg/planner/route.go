@@ -174,6 +174,7 @@ func (r *router) route(n measurementName, holders []int) {
 			way.to, way.wave = r.owner(s.circle, n.database, n.measurement), 0
 		default:
 			way.to = r.owner(0, n.database, n.measurement)
+			way.rule.Overrule = r.rules(s, n)
 		}
 		r.send(s, n, way)
 	}
@@ -195,6 +196,8 @@ func (r *router) rank(n measurementName, holders []int) {
 		s := r.sources[i]
 		former := r.former(s, n)
 		switch {
+		case r.rules(s, n):
+			return -1
 		case r.owns(s, n.database, n.measurement):
 			return 0
 		case former != "" && former == s.url:
@@ -206,6 +209,13 @@ func (r *router) rank(n measurementName, holders []int) {
 		}
 	}
 	slices.SortStableFunc(holders, func(a, b int) int { return cmp.Compare(rank(a), rank(b)) })
+}
+
+// rules reports whether a backend is the owner that is read until the circle's
+// transition has been cut over: its values count, whatever the new owner holds.
+func (r *router) rules(s *survey, n measurementName) bool {
+	at := &r.circles[max(s.circle, 0)]
+	return at.FormerRules && r.former(s, n) == s.url && !r.owns(s, n.database, n.measurement)
 }
 
 // former is the address of the measurement's owner in the epoch before.

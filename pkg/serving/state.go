@@ -96,8 +96,10 @@ type Copy struct {
 	// of them than a record should hold.
 	Hold    []Measurement `json:"hold,omitempty"`
 	HoldAll bool          `json:"hold_all,omitempty"`
-	// Fills are the circles among Circles that are not to be read meanwhile.
+	// Fills are the circles among Circles that are not to be read meanwhile; Avoid
+	// are those that are read only where no other can be.
 	Fills []int `json:"fills,omitempty"`
+	Avoid []int `json:"avoid,omitempty"`
 }
 
 // HoldLimit is how long writes wait for the last comparison of an operation. The

@@ -178,6 +178,12 @@ func (v *View) Unreadable(circle int) string {
 	return ""
 }
 
+// Avoided reports whether a circle is to be read only where no other can be: a
+// value in it may be that of a moment ago.
+func (v *View) Avoided(circle int) bool {
+	return slices.ContainsFunc(v.Noting(circle), func(c *Copy) bool { return slices.Contains(c.Avoid, circle) })
+}
+
 // Noting reports which copies want to be told what is written to a circle.
 func (v *View) Noting(circle int) []*Copy {
 	for i := range v.circles {

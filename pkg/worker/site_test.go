@@ -19,6 +19,7 @@ import (
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/mover"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/serving"
 	"ringmaster/pkg/topology"
 	"ringmaster/pkg/worker"
 )
@@ -76,7 +77,7 @@ func (s *site) adopt(epoch uint64) {
 	s.t.Helper()
 	was, err := s.ledger.Topology(s.t.Context())
 	require.NoError(s.t, err)
-	require.NoError(s.t, s.ledger.StoreTopology(s.t.Context(), was, &topology.Topology{Epoch: epoch, Digest: fmt.Sprint(epoch)}))
+	require.NoError(s.t, s.ledger.StoreTopology(s.t.Context(), was, &topology.Topology{Epoch: epoch, Digest: fmt.Sprint(epoch)}, serving.State{}))
 }
 
 // operation stores an operation that is running.

@@ -1,0 +1,456 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"ringmaster/pkg/ledger"
+	"ringmaster/pkg/mover"
+	"ringmaster/pkg/operation"
+	"ringmaster/pkg/serving"
+)
+
+// Settler makes both ends of slices equal once more; see mover.Mover.Settle.
+type Settler interface {
+	Settle(ctx context.Context, op *operation.Operation, s mover.Settlement) (mover.Settled, error)
+}
+
+// copies reports whether an operation copies points that clients may be writing at
+// the same time, in a process that takes part in serving them.
+func (t *turn) copies() bool {
+	kind := t.record.Value.Kind
+	return t.options.Accord != nil && t.options.Settler != nil &&
+		(kind == operation.KindRebalance || kind == operation.KindRecovery || kind == operation.KindResync)
+}
+
+// openPatience is how often it is looked whether a transition has been opened.
+const openPatience = 100 * time.Millisecond
+
+// awaitOpen waits until writes go to the new owners of the operation's circles, too,
+// and nobody writes any more as it was before: what is surveyed then is all there is
+// to be moved.
+func (t *turn) awaitOpen(ctx context.Context) error {
+	if !t.copies() {
+		return nil
+	}
+	circles, err := t.circles()
+	if err != nil {
+		return err
+	}
+	since := t.options.Now().UTC()
+	told := false
+	for {
+		view := t.options.Accord.View()
+		opening := slices.IndexFunc(view.State.Transitions, func(tr serving.Transition) bool {
+			return slices.Contains(circles, tr.Circle) && tr.Step == serving.Opening
+		})
+		if opening < 0 {
+			if told {
+				t.tell(ctx, t.record.Value.Progress, nil)
+			}
+			return t.options.Accord.AwaitWrites(ctx, view.Revision)
+		}
+		told = true
+		t.tell(ctx, t.record.Value.Progress, []operation.Wait{{
+			Gate: "transition", Measured: fmt.Sprintf("circle %d is at step %s", view.State.Transitions[opening].Circle, serving.Opening),
+			Limit: "every process writes to the new owners", Since: since,
+		}})
+		pause := time.NewTimer(openPatience)
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return context.Cause(ctx)
+		case <-pause.C:
+		}
+		if err := t.check(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// transitionInTheWay refuses an operation that would take a circle's new owners for
+// complete while it is changing. A rebalance is what completes them, and a recovery
+// may fill a circle that was not there before.
+func (t *turn) transitionInTheWay(state *serving.State, circles []int) error {
+	kind := t.record.Value.Kind
+	for i := range state.Transitions {
+		tr := &state.Transitions[i]
+		fills := kind == operation.KindRecovery && tr.New() && len(circles) == 2 && circles[1] == tr.Circle
+		if kind == operation.KindRebalance || fills || !slices.Contains(circles, tr.Circle) {
+			continue
+		}
+		remedy := "rebalance it first"
+		if tr.New() {
+			remedy = "start a recovery into it first"
+		}
+		if tr.Step != serving.Opening && tr.Step != serving.WriteBoth {
+			remedy = "wait until GET /v1/topology shows no transition"
+		}
+		return &operation.Error{
+			Code:   "transition_open",
+			Detail: fmt.Sprintf("circle %d is still changing to epoch %d (%s); %s", tr.Circle, tr.Epoch, tr.Step, remedy),
+		}
+	}
+	return nil
+}
+
+// circles are those between which the operation copies.
+func (t *turn) circles() ([]int, error) {
+	p, err := operation.ParseMove(t.record.Value.Kind, t.record.Value.Parameters)
+	if err != nil {
+		return nil, err
+	}
+	return p.Circles(len(t.options.Accord.View().Topology.Circles)), nil
+}
+
+// beginCopy has everybody who writes note what they write, before anything is
+// copied, and keeps readers away from what is being filled.
+func (t *turn) beginCopy(ctx context.Context) error {
+	if !t.copies() {
+		return nil
+	}
+	circles, err := t.circles()
+	if err != nil {
+		return err
+	}
+	op := &t.record.Value
+	c := serving.Copy{Operation: op.ID, Circles: circles, Round: 1}
+	switch op.Kind {
+	case operation.KindRecovery:
+		c.Fills = circles[1:]
+	case operation.KindResync:
+		// The first circle's values stay; those of the others may give way to one
+		// of a moment ago until what is written meanwhile has been settled.
+		c.Avoid = circles[1:]
+	}
+	view, err := t.options.Accord.Change(ctx, func(v *serving.View) (serving.State, error) {
+		state := v.State.Clone()
+		if known := state.Copying(op.ID); known != nil {
+			return state, nil
+		}
+		state = state.WithCopy(c)
+		for _, circle := range c.Fills {
+			// A mark of before stays: this recovery may be of a part only.
+			if !slices.ContainsFunc(state.Incomplete, func(i serving.Incomplete) bool { return i.Circle == circle }) {
+				state = state.WithIncomplete(circle, unfilled(op.ID), t.options.Now())
+			}
+		}
+		return state, nil
+	})
+	if err != nil {
+		return err
+	}
+	return t.options.Accord.AwaitWrites(ctx, view.Revision)
+}
+
+// unfilled is why a circle is incomplete after a recovery that has not succeeded.
+func unfilled(operation string) string {
+	return fmt.Sprintf("recovery %s into it has not succeeded", operation)
+}
+
+// endCopy gives back what beginCopy asked for.
+func (t *turn) endCopy(ctx context.Context) error {
+	if !t.copies() {
+		return nil
+	}
+	id := t.record.Value.ID
+	if t.options.Accord.View().State.Copying(id) != nil {
+		_, err := t.options.Accord.Change(ctx, func(v *serving.View) (serving.State, error) { return v.State.WithoutCopy(id), nil })
+		if err != nil {
+			return err
+		}
+	}
+	return t.ledger.ForgetNotes(ctx, id)
+}
+
+// Bounds of settling. Writes are held for holdBudget at most, which is below
+// serving.HoldLimit so that nobody writes before the operation has given up; a
+// settlement that is not done in that time lets them pass and tries again.
+const (
+	holdBudget  = time.Second
+	maxSettling = 20
+	mostHeld    = 512
+)
+
+// errNotSettled ends an operation whose ends differ however often it looks.
+func errNotSettled(example string) error {
+	return &operation.Error{
+		Code:   "not_settled",
+		Detail: fmt.Sprintf("clients wrote while the operation copied, and the ends still differed after %d comparisons (%s); what is copied stays copied; start it again", maxSettling, example),
+	}
+}
+
+// settled makes what clients wrote during the copy equal at both ends, and ends
+// with what only a comparison allows: reads move over to the new owners, and a
+// circle that was filled may be read. unproven is what the verification found
+// unequal; with clients writing that may only have been a moment.
+//
+// The last comparison is made while writes of what it compares wait.
+func (t *turn) settled(ctx context.Context, unproven []mover.Settlement) error {
+	pending := unproven
+	var held []serving.Measurement
+	example := ""
+	for attempt := range maxSettling {
+		if err := t.awaitDirect(ctx); err != nil {
+			return err
+		}
+		hold := attempt > 0
+		began := t.options.Now()
+		finished, err := t.nextRound(ctx, hold, held)
+		if err != nil {
+			return err
+		}
+		notes, err := t.ledger.Notes(ctx, t.record.Value.ID, finished)
+		if err != nil {
+			return err
+		}
+		work, unheld := slices.Clone(pending), false
+		for _, n := range notes {
+			m := serving.Measurement{Database: n.Database, RetentionPolicy: n.RetentionPolicy, Name: n.Measurement}
+			if !slices.Contains(held, m) {
+				held, unheld = append(held, m), true
+			}
+		}
+		work = append(work, t.pairs(notes)...)
+		budget := time.Duration(0)
+		if hold {
+			budget = holdBudget - t.options.Now().Sub(began)
+		}
+		left, left1, err := t.settleAll(ctx, work, budget)
+		if err != nil {
+			return errors.Join(err, t.release(ctx))
+		}
+		if hold && !unheld && len(left) == 0 && t.options.Now().Sub(began) < holdBudget {
+			return t.cutOver(ctx)
+		}
+		pending, example = left, left1
+		for _, s := range left {
+			for i := range s.Slices {
+				m := serving.Measurement{Database: s.Slices[i].Database, RetentionPolicy: s.Slices[i].RetentionPolicy, Name: s.Slices[i].Measurement}
+				if !slices.Contains(held, m) {
+					held = append(held, m)
+				}
+			}
+		}
+	}
+	return errors.Join(errNotSettled(example), t.release(ctx))
+}
+
+// nextRound begins another round of notes and returns the one that is finished,
+// once everybody has passed over to the next.
+func (t *turn) nextRound(ctx context.Context, hold bool, held []serving.Measurement) (finished int, err error) {
+	id := t.record.Value.ID
+	view, err := t.options.Accord.Change(ctx, func(v *serving.View) (serving.State, error) {
+		c := v.State.Copying(id)
+		if c == nil {
+			return serving.State{}, &operation.Error{Code: "copy_lost", Detail: "the operation's note of being at work is gone; start it again: what is copied stays copied"}
+		}
+		next := *c
+		finished = c.Round
+		next.Round++
+		next.Hold, next.HoldAll = nil, hold && len(held) > mostHeld
+		if hold && !next.HoldAll {
+			next.Hold = held
+		}
+		return v.State.WithCopy(next), nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return finished, t.options.Accord.AwaitWrites(ctx, view.Revision)
+}
+
+// release lets writes pass again.
+func (t *turn) release(ctx context.Context) error {
+	_, err := t.options.Accord.Change(ctx, func(v *serving.View) (serving.State, error) {
+		c := v.State.Copying(t.record.Value.ID)
+		if c == nil {
+			return v.State, nil
+		}
+		next := *c
+		next.Hold, next.HoldAll = nil, false
+		return v.State.WithCopy(next), nil
+	})
+	return err
+}
+
+// awaitDirect waits until no backend that is written to has writes waiting for it:
+// what is compared would not be what was acknowledged.
+func (t *turn) awaitDirect(ctx context.Context) error {
+	since, told := t.options.Now().UTC(), false
+	for {
+		backlogs := t.options.Accord.View().State.Backlogs
+		if len(backlogs) == 0 {
+			if told {
+				t.tell(ctx, t.record.Value.Progress, nil)
+			}
+			return nil
+		}
+		told = true
+		t.tell(ctx, t.record.Value.Progress, []operation.Wait{{
+			Gate: "hints", Backend: backlogs[0].Backend, Measured: operation.Clip(string(backlogs[0].Mode) + ": " + backlogs[0].Reason),
+			Limit: "no writes wait for any backend", Since: since,
+		}})
+		pause := time.NewTimer(openPatience)
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return context.Cause(ctx)
+		case <-pause.C:
+		}
+		if err := t.check(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// pairs says between which backends what was noted has to be looked at once more:
+// from where the operation takes a point's value to where it may have brought an
+// older one.
+func (t *turn) pairs(notes []ledger.Note) []mover.Settlement {
+	view, op := t.options.Accord.View(), &t.record.Value
+	circles, err := t.circles()
+	if err != nil {
+		return nil
+	}
+	var out settlements
+	for i := range notes {
+		n := &notes[i]
+		s := operation.Slice{Database: n.Database, RetentionPolicy: n.RetentionPolicy, Measurement: n.Measurement, From: n.From, To: n.To}
+		owner := func(circle int) string { return view.Reader(circle, n.Database, n.Measurement).URL }
+		switch op.Kind {
+		case operation.KindRecovery:
+			out.add(owner(circles[0]), target(view, circles[1], n), operation.Rule{Overrule: true}, s)
+		case operation.KindResync:
+			for _, c := range circles[1:] {
+				out.add(owner(circles[0]), owner(c), operation.Rule{Overrule: true, Mutual: true}, s)
+			}
+		default:
+			to := target(view, circles[0], n)
+			if from := owner(circles[0]); from != to {
+				out.add(from, to, operation.Rule{Overrule: true}, s)
+				continue
+			}
+			// Nobody but another circle knows what was written here meanwhile.
+			for _, c := range view.Circles() {
+				if c != circles[0] && view.Unreadable(c) == "" {
+					out.add(owner(c), to, operation.Rule{Overrule: true}, s)
+					break
+				}
+			}
+		}
+	}
+	return out
+}
+
+// target is the owner of what was noted under the present topology.
+func target(v *serving.View, circle int, n *ledger.Note) string {
+	all := v.Writers(nil, n.Database, n.Measurement)
+	url := ""
+	for i := range all {
+		if all[i].Circle == circle {
+			url = all[i].Backend.URL // the new owner stands behind the old one
+		}
+	}
+	return url
+}
+
+// settlements gathers slices by their ends.
+type settlements []mover.Settlement
+
+func (all *settlements) add(from, to string, rule operation.Rule, s operation.Slice) {
+	if from == to || from == "" || to == "" {
+		return
+	}
+	for i := range *all {
+		if o := &(*all)[i]; o.Source == from && o.Destination == to && o.Rule == rule {
+			o.Slices = append(o.Slices, s)
+			return
+		}
+	}
+	*all = append(*all, mover.Settlement{Source: from, Destination: to, Rule: rule, Slices: []operation.Slice{s}})
+}
+
+// settleAll settles what there is, within a budget unless that is 0, and returns
+// what is left, with an example of why.
+func (t *turn) settleAll(ctx context.Context, work []mover.Settlement, budget time.Duration) (left []mover.Settlement, example string, err error) {
+	bounded := ctx
+	if budget != 0 {
+		var cancel context.CancelFunc
+		bounded, cancel = context.WithTimeout(ctx, budget)
+		defer cancel()
+	}
+	for i := range work {
+		done, err := t.options.Settler.Settle(bounded, &t.record.Value, work[i])
+		if err != nil {
+			if bounded.Err() != nil && ctx.Err() == nil {
+				return append(left, work[i:]...), "there was too much to compare in the time that writes may wait", nil
+			}
+			return nil, "", fmt.Errorf("comparing what was written meanwhile: %w", err)
+		}
+		if len(done.Left) > 0 {
+			rest := work[i]
+			rest.Slices = done.Left
+			left, example = append(left, rest), done.Example
+		}
+	}
+	return left, example, nil
+}
+
+// cutOver ends the copy in one step with what it has made true: the owners that
+// have been proven are read from here on.
+func (t *turn) cutOver(ctx context.Context) error {
+	op := &t.record.Value
+	_, err := t.options.Accord.Change(ctx, func(v *serving.View) (serving.State, error) {
+		state := v.State.WithoutCopy(op.ID)
+		circles, err := t.circles()
+		if err != nil {
+			return state, err
+		}
+		whole, err := t.whole()
+		if err != nil {
+			return state, err
+		}
+		to := circles[0]
+		switch op.Kind {
+		case operation.KindRecovery:
+			to = circles[1]
+			mark := serving.Incomplete{Circle: to}
+			for _, m := range state.Incomplete {
+				if m.Circle == to {
+					mark = m
+				}
+			}
+			if whole || mark.Reason == unfilled(op.ID) {
+				state = state.WithIncomplete(to, "", t.options.Now())
+			}
+		case operation.KindRebalance:
+		default:
+			return state, nil
+		}
+		tr := state.In(to)
+		if tr == nil || tr.Step != serving.WriteBoth || !whole || tr.New() != (op.Kind == operation.KindRecovery) {
+			return state, nil
+		}
+		return state.Stepped(to, serving.WriteBoth, op.ID, t.options.Now())
+	})
+	return err
+}
+
+// whole reports whether the operation was asked for everything its circles hold.
+func (t *turn) whole() (bool, error) {
+	op := &t.record.Value
+	p, err := operation.ParseMove(op.Kind, op.Parameters)
+	if err != nil {
+		return false, err
+	}
+	period := p.Period(op.CreatedAt)
+	whole := len(p.Tuned().Databases) == 0 && period.From == nil && period.To == nil
+	if r, ok := p.(operation.Recovery); ok {
+		whole = whole && len(r.BackendURLs) == 0
+	}
+	return whole, nil
+}
