@@ -126,21 +126,21 @@ type Incomplete struct {
 var ErrStep = errors.New("does not follow from the present state")
 
 // ModeOf returns the mode of the backend with this URL.
-func (s *State) ModeOf(url string) Mode {
+func (s State) ModeOf(url string) Mode {
 	if i := s.backlog(url); i >= 0 {
 		return s.Backlogs[i].Mode
 	}
 	return Direct
 }
 
-func (s *State) backlog(url string) int {
+func (s State) backlog(url string) int {
 	return slices.IndexFunc(s.Backlogs, func(b Backlog) bool { return b.Backend == url })
 }
 
 // WithMode returns the state after a backend has changed from one mode to another;
 // ErrStep if it is in another one or the modes do not follow one another. reason
 // and now are kept from when the backend left Direct, unless reason is given.
-func (s *State) WithMode(url string, from, to Mode, reason string, now time.Time) (State, error) {
+func (s State) WithMode(url string, from, to Mode, reason string, now time.Time) (State, error) {
 	if was := s.ModeOf(url); was != from || !to.follows(from) {
 		return State{}, fmt.Errorf("%s from %s to %s while it is %s: %w", url, from, to, was, ErrStep)
 	}
@@ -161,7 +161,7 @@ func (s *State) WithMode(url string, from, to Mode, reason string, now time.Time
 }
 
 // Copying returns the copy of an operation, nil if it has none.
-func (s *State) Copying(operation string) *Copy {
+func (s State) Copying(operation string) *Copy {
 	for i := range s.Copies {
 		if s.Copies[i].Operation == operation {
 			return &s.Copies[i]
@@ -172,14 +172,14 @@ func (s *State) Copying(operation string) *Copy {
 
 // WithCopy returns the state with the copy in place of the one of the same
 // operation, if there is one.
-func (s *State) WithCopy(c Copy) State {
+func (s State) WithCopy(c Copy) State {
 	next := s.WithoutCopy(c.Operation)
 	next.Copies = append(next.Copies, c)
 	return next
 }
 
 // WithoutCopy returns the state without the copy of an operation.
-func (s *State) WithoutCopy(operation string) State {
+func (s State) WithoutCopy(operation string) State {
 	next := s.Clone()
 	next.Copies = slices.DeleteFunc(next.Copies, func(c Copy) bool { return c.Operation == operation })
 	return next
@@ -187,7 +187,7 @@ func (s *State) WithoutCopy(operation string) State {
 
 // WithIncomplete returns the state with a circle marked, or not marked any more
 // when reason is empty. A circle that is marked already keeps its time.
-func (s *State) WithIncomplete(circle int, reason string, now time.Time) State {
+func (s State) WithIncomplete(circle int, reason string, now time.Time) State {
 	next := s.Clone()
 	i := slices.IndexFunc(next.Incomplete, func(c Incomplete) bool { return c.Circle == circle })
 	switch {
@@ -202,7 +202,7 @@ func (s *State) WithIncomplete(circle int, reason string, now time.Time) State {
 }
 
 // Clone returns a copy whose lists can be changed.
-func (s *State) Clone() State {
+func (s State) Clone() State {
 	c := State{
 		Transitions: slices.Clone(s.Transitions), Backlogs: slices.Clone(s.Backlogs),
 		Copies: slices.Clone(s.Copies), Incomplete: slices.Clone(s.Incomplete),
@@ -215,16 +215,16 @@ func (s *State) Clone() State {
 
 // Sealed returns a copy of the state in which the credentials of former backends
 // are sealed, as topology.Topology.Seal does it.
-func (s *State) Sealed(with topology.Sealer, context string) (State, error) {
+func (s State) Sealed(with topology.Sealer, context string) (State, error) {
 	return s.each(func(t *topology.Topology) (*topology.Topology, error) { return t.Seal(with, context) })
 }
 
 // Opened is the inverse of Sealed.
-func (s *State) Opened(with topology.Sealer, context string) (State, error) {
+func (s State) Opened(with topology.Sealer, context string) (State, error) {
 	return s.each(func(t *topology.Topology) (*topology.Topology, error) { return t.Open(with, context) })
 }
 
-func (s *State) each(change func(*topology.Topology) (*topology.Topology, error)) (State, error) {
+func (s State) each(change func(*topology.Topology) (*topology.Topology, error)) (State, error) {
 	next := s.Clone()
 	for i := range next.Transitions {
 		old, err := change(next.Transitions[i].Old)

@@ -48,7 +48,7 @@ type Transition struct {
 func (t *Transition) New() bool { return len(t.Old.Circles[0].Backends) == 0 }
 
 // In returns the transition of a circle, nil if there is none.
-func (s *State) In(circle int) *Transition {
+func (s State) In(circle int) *Transition {
 	for i := range s.Transitions {
 		if s.Transitions[i].Circle == circle {
 			return &s.Transitions[i]
@@ -73,7 +73,7 @@ func (e *OpenError) Error() string {
 // a transition opened for each circle that is placed differently. An *OpenError
 // says which circle is in a transition still. A circle that has gone loses its
 // transition and its marks.
-func (s *State) Changed(was, next *topology.Topology, now time.Time) (State, error) {
+func (s State) Changed(was, next *topology.Topology, now time.Time) (State, error) {
 	out := s.Clone()
 	gone := func(circle int) bool { _, ok := next.Circle(circle); return !ok }
 	out.Transitions = slices.DeleteFunc(out.Transitions, func(t Transition) bool { return gone(t.Circle) })
@@ -138,7 +138,7 @@ func (s Step) next() Step {
 // Stepped returns the state after a circle's transition has left the step from:
 // in the next one, or closed after the last. operation is what has proven the new
 // owners; it belongs to the step from WriteBoth.
-func (s *State) Stepped(circle int, from Step, operation string, now time.Time) (State, error) {
+func (s State) Stepped(circle int, from Step, operation string, now time.Time) (State, error) {
 	t := s.In(circle)
 	if t == nil || t.Step != from {
 		return State{}, fmt.Errorf("leaving step %s of circle %d: %w", from, circle, ErrStep)

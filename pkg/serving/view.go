@@ -78,7 +78,7 @@ func (v *View) Writers(dst []Target, db, measurement string) []Target {
 		if c.previous != nil && c.step != WriteNew {
 			dst = append(dst, Target{c.id, c.previous.Owner(db, measurement)})
 		}
-		if c.previous == nil || c.step != Opening {
+		if c.step != Opening {
 			to := c.current.Owner(db, measurement)
 			if len(dst) == from || dst[from].Backend.URL != to.URL {
 				dst = append(dst, Target{c.id, to})
