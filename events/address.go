@@ -39,6 +39,8 @@ func Address(p Payload) string {
 		return AuditSubject(p.OperationID)
 	case MessageReject:
 		return DeadLetterSubject(p.Stream)
+	case PointsRefuse:
+		return DeadLetterSubject(HintStreamName(p.Backend))
 	default:
 		// Payload is sealed, so this is only a nil or a pointer.
 		return ""

@@ -50,6 +50,7 @@ func TestNewRefusesWhatDecodeWouldRefuse(t *testing.T) {
 		"task no seq":     {"id", "api/1", at, events.TaskProgress{OperationID: "op", TaskID: "t"}, "seq is missing"},
 		"audit no time":   {"id", "api/1", at, events.AuditRecord{}, "at is missing"},
 		"reject no cause": {"id", "api/1", at, events.MessageReject{}, "reason is missing"},
+		"refuse nobody":   {"id", "api/1", at, events.PointsRefuse{}, "backend is missing"},
 		"wrong kind": {"id", "api/1", at, events.ResyncRequest{
 			Command: events.Command{OperationID: "op", Kind: operation.KindRebalance},
 		}, `kind is "rebalance", not "resync"`},
@@ -122,7 +123,7 @@ func TestEveryTypeFollowsTheNamingRule(t *testing.T) {
 		require.False(t, seen[m.Type], "%s is there twice", m.Type)
 		seen[m.Type] = true
 	}
-	require.Len(t, seen, 14)
+	require.Len(t, seen, 15)
 }
 
 func TestEveryExampleFollowsItsSchema(t *testing.T) {
@@ -335,4 +336,24 @@ func resolve(t *testing.T, raw []byte) *jsonschema.Resolved {
 	resolved, err := s.Resolve(nil)
 	require.NoError(t, err)
 	return resolved
+}
+
+// Refused points are all kept, in as many dead letters as they need.
+func TestRefusedPointsAreCut(t *testing.T) {
+	t.Parallel()
+	long := make([]byte, 2*events.MaxRefusedLines+1)
+	for i := range long {
+		long[i] = byte(i)
+	}
+	for size, pieces := range map[int]int{0: 1, 1: 1, events.MaxRefusedLines: 1, events.MaxRefusedLines + 1: 2, len(long): 3} {
+		var joined []byte
+		all := events.PointsRefuse{Backend: "http://x", Reason: "no", Lines: long[:size]}.Cut()
+		require.Len(t, all, pieces)
+		for i, p := range all {
+			require.Equal(t, [2]int{i + 1, pieces}, [2]int{p.Piece, p.Pieces})
+			require.LessOrEqual(t, len(p.Lines), events.MaxRefusedLines)
+			joined = append(joined, p.Lines...)
+		}
+		require.Equal(t, long[:size], append([]byte{}, joined...))
+	}
 }

@@ -36,6 +36,7 @@ func Messages() []Message {
 		event[TaskProgress](),
 		event[AuditRecord](),
 		event[MessageReject](),
+		event[PointsRefuse](),
 	}
 	slices.SortFunc(all, func(a, b Message) int { return strings.Compare(a.Type, b.Type) })
 	return all

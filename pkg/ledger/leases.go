@@ -16,6 +16,7 @@ const (
 	workerLeases    = "worker."
 	processLeases   = "process."
 	transitionLease = "transition."
+	replayLeases    = "replay."
 )
 
 // OperationLease is the key of the lease of whoever drives an operation.
@@ -59,3 +60,7 @@ func ProcessLease(id string) string { return processLeases + events.EscapeToken(
 // TransitionLease is the key of the lease of whoever takes a circle's transition
 // its next step.
 func TransitionLease(circle int) string { return transitionLease + strconv.Itoa(circle) }
+
+// ReplayLease is the key of the lease of whoever replays the hints of the backend with
+// this URL.
+func ReplayLease(backendURL string) string { return replayLeases + events.EscapeToken(backendURL) }

@@ -198,3 +198,15 @@ func (l *Ledger) Reject(ctx context.Context, stream, subject string, data []byte
 	}
 	return nil
 }
+
+// Refuse keeps points that a backend refuses for good among the dead letters, in as
+// many letters as they need. They are there when it returns nil. The same id again
+// within minutes stores nothing twice.
+func (l *Ledger) Refuse(ctx context.Context, id string, p events.PointsRefuse) error {
+	for i, letter := range p.Cut() {
+		if err := l.append(ctx, l.letters, fmt.Sprintf("%s/%d", id, i), letter); err != nil {
+			return fmt.Errorf("keeping refused points: %w", err)
+		}
+	}
+	return nil
+}

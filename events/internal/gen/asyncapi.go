@@ -114,7 +114,7 @@ func template(address string) string {
 			tokens[i] = "{operation_id}"
 		case text == exampleTask:
 			tokens[i] = "{task_id}"
-		case text == events.StreamTasks:
+		case text == events.StreamTasks, strings.HasPrefix(text, events.StreamHintsPrefix):
 			tokens[i] = "{stream}"
 		case operation.Kind(text).Valid():
 			tokens[i] = "{kind}"
@@ -197,7 +197,7 @@ func roles() map[string]role {
 		"event-task":          {"Whoever has written the task's record.", views},
 		"event-task-progress": {"The worker that holds the task, at most once a second.", views},
 		"audit":               {"Whoever has carried out what someone asked for.", "The API, for an operation's audit trail."},
-		"deadletter":          {"Whoever was to carry out a message and cannot read it.", "Nobody but people."},
+		"deadletter":          {"Whoever was to carry out a message and cannot read it; whoever replays points that their backend refuses.", "Nobody but people."},
 	}
 }
 

@@ -82,6 +82,12 @@ func examples() map[string]events.Payload {
 		}},
 		events.Rejected("reading message: unexpected end of JSON input", events.StreamTasks,
 			events.TaskSubject(string(operation.KindRebalance), exampleOperation, exampleTask), 311, []byte(`{"id":`)),
+		events.PointsRefuse{
+			Backend: exampleTarget, Database: "weather",
+			Reason: `partial write: field type conflict: input field "celsius" on measurement "air" is type string, already exists as type float dropped=1`,
+			Status: 400, Epoch: 7, Circles: []int{0}, WrittenAt: exampleTime, Points: 1,
+			Lines: []byte("air,station=berlin celsius=\"warm\" 1772600767000000000\n"), Piece: 1, Pieces: 1,
+		},
 	}
 	byType := map[string]events.Payload{}
 	for _, p := range list {

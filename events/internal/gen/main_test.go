@@ -95,6 +95,7 @@ func TestAsyncAPIDocument(t *testing.T) {
 		events.TypeTaskProgress:          "ringmaster.event.{operation_id}.task-progress",
 		events.TypeAuditRecord:           "ringmaster.audit.{operation_id}",
 		events.TypeMessageReject:         "ringmaster.deadletter.{stream}",
+		events.TypePointsRefuse:          "ringmaster.deadletter.{stream}",
 	}, addresses)
 	require.Len(t, doc.Operations, 2*len(doc.Channels))
 	require.Len(t, doc.Components.Messages, len(events.Messages()))
