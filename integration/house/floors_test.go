@@ -125,8 +125,9 @@ func pureImports() map[string]bool {
 		"github.com/knadh/koanf/parsers/yaml", "github.com/pelletier/go-toml/v2",
 		// Compression of bytes in memory.
 		"github.com/klauspost/compress/s2",
-		// InfluxDB's own parser of queries: text to syntax and back.
+		// InfluxDB's own parsers, of queries and of lines.
 		"github.com/influxdata/influxql",
+		"github.com/influxdata/influxdb1-client/models",
 	} {
 		allowed[p] = true
 	}
