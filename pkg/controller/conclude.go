@@ -42,7 +42,9 @@ func (t *turn) conclude(ctx context.Context, phase operation.Phase) error {
 			// What had been unequal was equal when it was looked at for the last time.
 			state, failure, verdict = operation.Succeeded, nil, t.verdict(true)
 		case errors.As(err, &own):
-			state, failure = operation.PartiallyFailed, own
+			if failure == nil {
+				state, failure = operation.PartiallyFailed, own
+			}
 		default:
 			return err
 		}

@@ -52,6 +52,7 @@ func (c *Configuration) Apply(ctx context.Context, configured *topology.Topology
 			return decision, nil
 		case topology.Keep:
 			return decision, nil
+		case topology.Revise, topology.Adopt:
 		}
 		if decision == topology.Adopt && current != nil {
 			if state, err = state.Changed(current, next, c.Now()); err != nil {

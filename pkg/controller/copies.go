@@ -118,10 +118,10 @@ func (t *turn) beginCopy(ctx context.Context) error {
 	}
 	op := &t.record.Value
 	c := serving.Copy{Operation: op.ID, Circles: circles, Round: 1}
-	switch op.Kind {
-	case operation.KindRecovery:
+	if op.Kind == operation.KindRecovery {
 		c.Fills = circles[1:]
-	case operation.KindResync:
+	}
+	if op.Kind == operation.KindResync {
 		// The first circle's values stay; those of the others may give way to one
 		// of a moment ago until what is written meanwhile has been settled.
 		c.Avoid = circles[1:]
@@ -173,13 +173,15 @@ const (
 	holdBudget  = time.Second
 	maxSettling = 20
 	mostHeld    = 512
+	// maxStuck is how often ends may differ although nobody writes to them.
+	maxStuck = 3
 )
 
 // errNotSettled ends an operation whose ends differ however often it looks.
 func errNotSettled(example string) error {
 	return &operation.Error{
 		Code:   "not_settled",
-		Detail: fmt.Sprintf("clients wrote while the operation copied, and the ends still differed after %d comparisons (%s); what is copied stays copied; start it again", maxSettling, example),
+		Detail: fmt.Sprintf("the ends of the copy still differ however often they are compared and mended (%s); what is copied stays copied; start it again", example),
 	}
 }
 
@@ -192,7 +194,7 @@ func errNotSettled(example string) error {
 func (t *turn) settled(ctx context.Context, unproven []mover.Settlement) error {
 	pending := unproven
 	var held []serving.Measurement
-	example := ""
+	example, stuck := "", 0
 	for attempt := range maxSettling {
 		if err := t.awaitDirect(ctx); err != nil {
 			return err
@@ -219,14 +221,19 @@ func (t *turn) settled(ctx context.Context, unproven []mover.Settlement) error {
 		if hold {
 			budget = holdBudget - t.options.Now().Sub(began)
 		}
-		left, left1, err := t.settleAll(ctx, work, budget)
+		left, why, err := t.settleAll(ctx, work, budget)
 		if err != nil {
 			return errors.Join(err, t.release(ctx))
 		}
 		if hold && !unheld && len(left) == 0 && t.options.Now().Sub(began) < holdBudget {
 			return t.cutOver(ctx)
 		}
-		pending, example = left, left1
+		pending, example = left, why
+		if hold && len(notes) == 0 && len(left) > 0 {
+			if stuck++; stuck == maxStuck {
+				break
+			}
+		}
 		for _, s := range left {
 			for i := range s.Slices {
 				m := serving.Measurement{Database: s.Slices[i].Database, RetentionPolicy: s.Slices[i].RetentionPolicy, Name: s.Slices[i].Measurement}
