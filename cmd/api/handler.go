@@ -28,7 +28,7 @@ func (s *system) newHandler(token string, intake *controller.Intake) (*httpapi.E
 	admin := httpapi.NewAdminAuth(token)
 	native, err := operations.New(operations.Deps{
 		Submitter: submit, Operations: s.projection, Records: records{s.engine.Ledger},
-		Topology: s.atlas, Prober: probes, Flags: s.atlas, Workers: workers{s.engine.Leases},
+		Topology: s.atlas, Serving: s.session, Prober: probes, Flags: s.atlas, Workers: workers{s.engine.Leases},
 		Feed: progress.NewFeed(s.bus.Log(events.StreamEvents)), Results: s.results,
 		Checks: []operations.Check{
 			{Name: "nats", Run: s.bus.Probe},

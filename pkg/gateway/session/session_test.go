@@ -317,8 +317,15 @@ func TestNotesCoverWhatIsWritten(t *testing.T) {
 	here, _ := c.run("here")
 	const last = math.MaxInt64 - 1
 	spans := [][2]int64{
-		{-last, last}, {-last, -last}, {last, last}, {-1, 0}, {0, 0}, {-1, -1},
-		{1_700_000_000_000_000_000, 1_700_000_000_000_000_001}, {0, 40 * int64(24*time.Hour)}, {-int64(time.Hour), int64(time.Hour)},
+		{-last, last},
+		{-last, -last},
+		{last, last},
+		{-1, 0},
+		{0, 0},
+		{-1, -1},
+		{1_700_000_000_000_000_000, 1_700_000_000_000_000_001},
+		{0, 40 * int64(24*time.Hour)},
+		{-int64(time.Hour), int64(time.Hour)},
 	}
 	for i, s := range spans {
 		v, err := here.Change(t.Context(), func(v *serving.View) (serving.State, error) {

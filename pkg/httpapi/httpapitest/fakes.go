@@ -12,6 +12,7 @@ import (
 	"ringmaster/pkg/httpapi/operations"
 	"ringmaster/pkg/operation"
 	"ringmaster/pkg/progress"
+	"ringmaster/pkg/serving"
 	"ringmaster/pkg/topology"
 )
 
@@ -72,9 +73,12 @@ type Backend struct {
 	RecordsErr error
 
 	Cluster *topology.Topology
-	Probes  map[string]httpapi.BackendStatus
-	Live    []operations.WorkerInfo
-	LiveErr error
+	// State and Revision are how it is served.
+	State    serving.State
+	Revision uint64
+	Probes   map[string]httpapi.BackendStatus
+	Live     []operations.WorkerInfo
+	LiveErr  error
 
 	MigratingCircles []int
 	ResyncingFlag    bool
@@ -276,6 +280,19 @@ func (r Records) Audit(context.Context, string) ([]operation.AuditEntry, error) 
 
 // Current returns the topology.
 func (b *Backend) Current() *topology.Topology { return b.Cluster }
+
+// View returns the topology with State; nil without a topology, or with one that
+// cannot be.
+func (b *Backend) View() *serving.View {
+	if b.Cluster == nil {
+		return nil
+	}
+	v, err := serving.NewView(b.Revision, b.Cluster, b.State)
+	if err != nil {
+		return nil
+	}
+	return v
+}
 
 // Backends returns Probes.
 func (b *Backend) Backends(context.Context) map[string]httpapi.BackendStatus { return b.Probes }

@@ -14,6 +14,7 @@ import (
 
 	"ringmaster/pkg/httpapi"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/serving"
 	"ringmaster/pkg/topology"
 )
 
@@ -51,6 +52,12 @@ type Records interface {
 	// *operation.InvalidError for a cursor it did not make.
 	Tasks(ctx context.Context, id string, state operation.TaskState, cursor string, limit int) ([]operation.Task, string, error)
 	Audit(ctx context.Context, id string) ([]operation.AuditEntry, error)
+}
+
+// Serving is what all processes that serve traffic agree on; View is nil until the
+// shared record has been read.
+type Serving interface {
+	View() *serving.View
 }
 
 // Topology is the topology that this process runs with; Current is nil until
@@ -106,6 +113,7 @@ type Deps struct {
 	Operations Operations
 	Records    Records
 	Topology   Topology
+	Serving    Serving
 	Prober     Prober
 	// Flags are shown with the topology; nil means that nobody can set any.
 	Flags   Flags
