@@ -12,6 +12,11 @@ func only(name string) *influxql.RegexLiteral {
 	return &influxql.RegexLiteral{Val: regexp.MustCompile("^" + regexp.QuoteMeta(name) + "$")}
 }
 
+// everything matches every name.
+func everything() *influxql.RegexLiteral {
+	return &influxql.RegexLiteral{Val: regexp.MustCompile(`.+`)}
+}
+
 // fixNow writes the request's time for now() wherever a server would take its own
 // clock: in conditions, in the offset of GROUP BY time, and as the end of what is
 // grouped by time and has no end.

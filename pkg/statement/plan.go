@@ -25,6 +25,8 @@ type Ask struct {
 	// Original says that Text is what the client wrote, to be sent with the params
 	// of the request too; otherwise it is complete without them.
 	Original bool
+	// Subtract, for Sum: the values of the answer are taken off.
+	Subtract bool
 }
 
 // Plan says how a statement is answered from several backends.
@@ -33,8 +35,8 @@ type Plan struct {
 	// about the fields. They read no points. An error in one of the answers is the
 	// answer to the statement. Pass the answers to Resolve.
 	Probes []Ask
-	// Parts are the questions whose answers make the answer; at most one for each
-	// backend. None: the answer is an empty result.
+	// Parts are the questions whose answers make the answer. None: the answer is an
+	// empty result.
 	Parts []Ask
 	// Merge says how. With one part of Kind Pass, its answer is the answer.
 	Merge Merge
@@ -74,13 +76,15 @@ const (
 	// in which their part sent them.
 	BySeries
 	// Rows: each part answers at most one series; all have the same name and
-	// columns. The rows that Keep keeps, in the order of their first column as a
-	// string, each once, make one series; then Offset and Limit. No rows, no series.
+	// columns. The rows that Keep keeps make one series, in the order of Key, in
+	// which each part's are already; then Offset and Limit. No rows, no series.
 	Rows
-	// Union: as Rows, in the order in which the rows come, part by part.
+	// Union: as Rows, but in the order in which the rows come, part by part, and
+	// each first column once.
 	Union
-	// Sum: as BySeries by name and tags, but series with the same name and tags
-	// become one of one row, the sum (of integers) of their only value.
+	// Sum: series have one row of one integer. Those of equal tags, whatever their
+	// names, become one without a name: the sum, in the order of the tags. Columns
+	// are those of Merge if it has any. Subtract and Less are taken off.
 	Sum
 	// Concat: the series of the parts, part by part. A series that a part sends in
 	// chunks stays together; series of different parts never join.
@@ -97,17 +101,30 @@ type Merge struct {
 	// Offset and Limit apply to the rows of the merged series, for Rows. Limit 0
 	// is none.
 	Offset, Limit int
+	// Columns and Less are for Sum.
+	Columns []string
+	Less    int64
 
+	key  func(row []any) string
 	keep func(backend, series string, row []any) bool
+}
+
+// Key is what the rows of Rows are ordered by, ascending; those of equal keys come
+// from one part and stay in its order.
+func (m *Merge) Key(row []any) string {
+	if m.key == nil {
+		return ""
+	}
+	return m.key(row)
 }
 
 // Filters reports whether Keep has to be asked at all.
 func (m *Merge) Filters() bool { return m.keep != nil }
 
 // Keep reports whether what a part of a backend answered belongs to the answer:
-// what a backend holds without owning it does not. For BySeries and Sum, series is
-// the name of the series and row is not looked at; for Rows and Union, row is
-// what it is about.
+// what a backend holds without owning it does not. For BySeries, series is the name
+// of the series and row is not looked at; for Rows and Union, row is what it is
+// about. Other kinds keep all.
 func (m *Merge) Keep(backend, series string, row []any) bool {
 	return m.keep == nil || m.keep(backend, series, row)
 }

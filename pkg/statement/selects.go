@@ -166,33 +166,11 @@ func (p *split) probe() (*Plan, error) {
 		return nil, err
 	}
 	plan.Probes = append(plan.Probes, Ask{Backend: p.owners[0], Text: check})
-	bounds := p.bounds()
-	known := mapper{}
-	var into []*schema
-	asked := map[string]bool{}
-	for _, at := range p.placed {
-		if asked[at.source.String()] {
-			continue
-		}
-		asked[at.source.String()] = true
-		for _, b := range p.owners {
-			names := at.owned[b]
-			if len(names) == 0 {
-				continue
-			}
-			q := &influxql.SelectStatement{
-				Fields:    influxql.Fields{{Expr: &influxql.Wildcard{}}},
-				Sources:   named(at.source, names),
-				Condition: and(bounds, equals(absentTag, "x")),
-			}
-			text, err := render(&influxql.ExplainStatement{Statement: q})
-			if err != nil {
-				return nil, err
-			}
-			plan.Probes = append(plan.Probes, Ask{Backend: b, Text: text})
-			into = append(into, known.of(at.source))
-		}
+	known, probes, into, err := p.ask(p.bounds())
+	if err != nil {
+		return nil, err
 	}
+	plan.Probes = append(plan.Probes, probes...)
 	plan.resolve = func(answers [][]string) error {
 		for i, lines := range answers[1:] {
 			if err := into[i].add(lines); err != nil {
@@ -207,6 +185,36 @@ func (p *split) probe() (*Plan, error) {
 		return nil
 	}
 	return plan, nil
+}
+
+// ask asks the owners of each source for its fields and tags, within bounds of
+// time. into says for each probe where its answer belongs in known.
+func (p *split) ask(bounds influxql.Expr) (known mapper, probes []Ask, into []*schema, err error) {
+	known = mapper{}
+	asked := map[string]bool{}
+	for _, at := range p.placed {
+		if asked[at.source.String()] {
+			continue
+		}
+		asked[at.source.String()] = true
+		for _, b := range p.owners {
+			names := at.owned[b]
+			if len(names) == 0 {
+				continue
+			}
+			text, err := render(&influxql.ExplainStatement{Statement: &influxql.SelectStatement{
+				Fields:    influxql.Fields{{Expr: &influxql.Wildcard{}}},
+				Sources:   named(at.source, names),
+				Condition: and(bounds, equals(absentTag, "x")),
+			}})
+			if err != nil {
+				return nil, nil, nil, err
+			}
+			probes = append(probes, Ask{Backend: b, Text: text})
+			into = append(into, known.of(at.source))
+		}
+	}
+	return known, probes, into, nil
 }
 
 // check asks for the plan of the statement on measurements that don't exist: what

@@ -41,7 +41,7 @@ func textOf(ast influxql.Statement) string {
 			restore = append(restore, func() { s.FillValue = v })
 		}
 	})
-	text := ast.String()
+	text := written(ast)
 	rewrite(ast, func(e influxql.Expr) influxql.Expr {
 		if n, ok := e.(exactNumber); ok {
 			return n.NumberLiteral
@@ -52,6 +52,17 @@ func textOf(ast influxql.Statement) string {
 		undo()
 	}
 	return text
+}
+
+// written is the parser's own text of a statement, with the one name quoted that
+// it leaves bare.
+func written(ast influxql.Statement) string {
+	if s, ok := ast.(*influxql.ShowMeasurementsStatement); ok && s.Database != "" {
+		q := *s
+		q.Database = quote(s.Database)
+		return q.String()
+	}
+	return ast.String()
 }
 
 // exactNumber is a number whose text is read as the same number again.
@@ -102,28 +113,41 @@ func rewrite(ast influxql.Statement, with func(influxql.Expr) influxql.Expr) {
 		}
 	case *influxql.ExplainStatement:
 		rewrite(s.Statement, with)
+	default:
+		if c := conditionOf(ast); c != nil {
+			*c = rewriteExpr(*c, with)
+		}
+	}
+}
+
+// conditionOf returns where a statement that is no SELECT keeps its condition; nil
+// if it can't have one.
+func conditionOf(ast influxql.Statement) *influxql.Expr {
+	switch s := ast.(type) {
 	case *influxql.DeleteSeriesStatement:
-		s.Condition = rewriteExpr(s.Condition, with)
+		return &s.Condition
 	case *influxql.DropSeriesStatement:
-		s.Condition = rewriteExpr(s.Condition, with)
+		return &s.Condition
 	case *influxql.ShowMeasurementsStatement:
-		s.Condition = rewriteExpr(s.Condition, with)
+		return &s.Condition
 	case *influxql.ShowSeriesStatement:
-		s.Condition = rewriteExpr(s.Condition, with)
+		return &s.Condition
 	case *influxql.ShowTagKeysStatement:
-		s.Condition = rewriteExpr(s.Condition, with)
+		return &s.Condition
 	case *influxql.ShowTagValuesStatement:
-		s.Condition = rewriteExpr(s.Condition, with)
+		return &s.Condition
 	case *influxql.ShowMeasurementCardinalityStatement:
-		s.Condition = rewriteExpr(s.Condition, with)
+		return &s.Condition
 	case *influxql.ShowSeriesCardinalityStatement:
-		s.Condition = rewriteExpr(s.Condition, with)
+		return &s.Condition
 	case *influxql.ShowTagKeyCardinalityStatement:
-		s.Condition = rewriteExpr(s.Condition, with)
+		return &s.Condition
 	case *influxql.ShowTagValuesCardinalityStatement:
-		s.Condition = rewriteExpr(s.Condition, with)
+		return &s.Condition
 	case *influxql.ShowFieldKeyCardinalityStatement:
-		s.Condition = rewriteExpr(s.Condition, with)
+		return &s.Condition
+	default:
+		return nil
 	}
 }
 
