@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -45,7 +46,7 @@ type answer struct {
 
 func newRig(t *testing.T) *rig {
 	r := &rig{
-		t: t, start: time.Now(), whole: influxtest.Start(t), parts: map[string]*influxtest.Server{},
+		t: t, start: time.Now(), whole: influxtest.Start(t, func(c *influxtest.Config) { c.Log = os.Stderr }), parts: map[string]*influxtest.Server{},
 		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute},
 	}
 	for i := range 3 {
@@ -108,10 +109,10 @@ func (r *rig) ask(s *influxtest.Server, q string, d statement.Defaults) []answer
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/x-msgpack")
 	res, err := r.http.Do(req)
-	require.NoError(r.t, err)
+	require.NoError(r.t, err, q)
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
-	require.NoError(r.t, err)
+	require.NoError(r.t, err, q)
 	return decode(r.t, q, body)
 }
 

@@ -108,17 +108,51 @@ func (s *Statement) planSelect(c Circle) (*Plan, error) {
 	case len(owners) == 0:
 		// No measurement matches: any backend can say so, or what is wrong.
 		return p.whole(c.Backends[0])
-	case len(owners) == 1 && exact:
-		return p.whole(slices.Collect(maps.Keys(owners))[0])
+	case len(owners) == 1:
+		// What the backend knows is all there is to know.
+		if exact {
+			return p.guarded(p.whole(slices.Collect(maps.Keys(owners))[0]))
+		}
+		return p.guarded(p.plan(nil))
 	}
 	if err := p.divisible(c); err != nil {
 		return nil, err
 	}
-	if len(owners) == 1 {
-		// What the backend knows is all there is to know: names will do.
-		return p.plan(nil)
-	}
 	return p.probe()
+}
+
+// guarded puts the question about types before a plan that needs none, if a
+// backend could come to harm without it.
+func (p *split) guarded(plan *Plan, err error) (*Plan, error) {
+	if err != nil || p.explain != nil && !p.explain.Analyze || len(hazards(p.ast)) == 0 {
+		return plan, err
+	}
+	known, probes, into, err := p.ask(p.bounds())
+	if err != nil {
+		return nil, err
+	}
+	plan.Probes = probes
+	plan.resolve = func(answers [][]string) error {
+		if err := learn(into, answers); err != nil {
+			return err
+		}
+		expanded, err := expand(reading(p.ast), known)
+		if err != nil {
+			return nil //nolint:nilerr // the server says it in its own words
+		}
+		return guard(expanded, known)
+	}
+	return plan, nil
+}
+
+// learn takes the answers to probes.
+func learn(into []*schema, answers [][]string) error {
+	for i, lines := range answers {
+		if err := into[i].add(lines); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // whole asks one backend for everything.
@@ -172,10 +206,8 @@ func (p *split) probe() (*Plan, error) {
 	}
 	plan.Probes = append(plan.Probes, probes...)
 	plan.resolve = func(answers [][]string) error {
-		for i, lines := range answers[1:] {
-			if err := into[i].add(lines); err != nil {
-				return err
-			}
+		if err := learn(into, answers[1:]); err != nil {
+			return err
 		}
 		done, err := p.plan(known)
 		if err != nil {
@@ -232,13 +264,15 @@ func (p *split) check() (string, error) {
 func (p *split) plan(known mapper) (*Plan, error) {
 	read := reading(p.ast)
 	if known != nil {
-		// A server does the same before it looks for fields.
-		eachSelect(read, func(s *influxql.SelectStatement) { s.RewriteDistinct() })
 		var err error
-		if read, err = read.RewriteFields(known); err != nil {
+		if read, err = expand(read, known); err != nil {
 			return nil, err
 		}
-		eachSelect(read, plainTime)
+		if p.explain == nil || p.explain.Analyze {
+			if err := guard(read, known); err != nil {
+				return nil, err
+			}
+		}
 	}
 	p.s.fixNow(read)
 	plan := &Plan{Merge: Merge{Kind: BySeries, Descending: !p.ast.TimeAscending()}}
@@ -251,7 +285,9 @@ func (p *split) plan(known mapper) (*Plan, error) {
 	for _, b := range p.owners {
 		part := read.Clone()
 		at := 0
-		part.Sources = p.of(part.Sources, b, &at)
+		if part.Sources = p.of(part.Sources, b, &at); len(part.Sources) == 0 {
+			continue
+		}
 		var ast influxql.Statement = part
 		if p.explain != nil {
 			ast = &influxql.ExplainStatement{Statement: part, Analyze: p.explain.Analyze}
@@ -279,7 +315,8 @@ func (p *split) of(sources influxql.Sources, backend string, at *int) influxql.S
 			*at++
 		case *influxql.SubQuery:
 			source.Statement.Sources = p.of(source.Statement.Sources, backend, at)
-			if len(source.Statement.Sources) > 0 {
+			// One whose wildcards match nothing has no rows.
+			if len(source.Statement.Sources) > 0 && len(source.Statement.Fields) > 0 {
 				kept = append(kept, source)
 			}
 		}
@@ -309,6 +346,44 @@ func reading(ast *influxql.SelectStatement) *influxql.SelectStatement {
 		read.Fill = influxql.NoFill // what is null is not written
 	}
 	return read
+}
+
+// expand writes out the wildcards of a SELECT and gives each name its type, as a
+// server does with all the data.
+func expand(read *influxql.SelectStatement, known mapper) (*influxql.SelectStatement, error) {
+	// A server does the same before it looks for fields.
+	eachSelect(read, func(s *influxql.SelectStatement) { s.RewriteDistinct() })
+	var times, fields influxql.Fields
+	for _, f := range read.Fields {
+		if isTime(f) {
+			times = append(times, f)
+		} else {
+			fields = append(fields, f)
+		}
+	}
+	read.Fields = fields
+	expanded, err := read.RewriteFields(known)
+	if err != nil {
+		return nil, err
+	}
+	eachSelect(expanded, plainTime)
+	for i, f := range expanded.Fields {
+		if isTime(f) {
+			// A wildcard has met a query that asks for time: a server answers with a
+			// column of that name and nothing in it.
+			expanded.Fields[i] = &influxql.Field{Expr: &influxql.VarRef{Val: absentTag}, Alias: "time"}
+		}
+	}
+	if len(expanded.Fields) > 0 {
+		expanded.Fields = append(times, expanded.Fields...)
+	}
+	return expanded, nil
+}
+
+// isTime reports whether a field asks for the time, which every row has anyway.
+func isTime(f *influxql.Field) bool {
+	ref, ok := f.Expr.(*influxql.VarRef)
+	return ok && ref.Val == "time"
 }
 
 // plainTime takes the type off time, which can't be written with one.

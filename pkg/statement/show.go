@@ -226,10 +226,8 @@ func (s *Statement) planCount(c Circle, db string, kind Kind) (*Plan, error) {
 	}
 	plan.Probes = probes
 	plan.resolve = func(answers [][]string) error {
-		for i, lines := range answers {
-			if err := into[i].add(lines); err != nil {
-				return err
-			}
+		if err := learn(into, answers); err != nil {
+			return err
 		}
 		expanded, err := p.ast.RewriteFields(known)
 		if err != nil {
