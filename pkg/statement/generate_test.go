@@ -39,7 +39,11 @@ func (g generator) source(depth int) string {
 	case n < 8 || depth == 0:
 		return g.one("/t.*/", "/cpu|mem|disk/", "/^c/", "/^with/", "/.*/", "/nothing/", "other./.*/", "/net|swap/")
 	default:
-		return "(" + g.query(depth-1) + ")"
+		for { // of the direction of the outer query, mostly
+			if q := g.query(depth - 1); !strings.Contains(q, " DESC") || g.IntN(10) == 0 {
+				return "(" + q + ")"
+			}
+		}
 	}
 }
 
@@ -72,21 +76,42 @@ func (g generator) call() string {
 	}
 }
 
+// fields of one kind go together: what is mixed is mostly refused.
+func (g generator) fields() string {
+	one := g.field
+	switch g.IntN(5) {
+	case 0, 1:
+		one = func() string {
+			return g.one(g.name(), g.name(), g.name(), "*", "*::tag, value", "*::field", "/v/", "/host|kind/", g.name()+g.one(" + ", " * ", " / ", " - ")+g.one(g.name(), "2", "2.0001"))
+		}
+	case 2, 3:
+		one = func() string {
+			arg := g.one("value", "value", "n", "v", "v", "w", "x", "late", "a", "*", "/v|w/", "v::float", "b")
+			text := g.one("count", "sum", "mean", "max", "min", "first", "last", "median", "spread", "stddev") + "(" + arg + ")"
+			if arg != "*" && arg != "/v|w/" {
+				text += g.maybe(4, func() string { return g.one(" + ", " * ", " / ") + g.one("2.00001", "count(value)", "max(v)") })
+			}
+			return text
+		}
+	}
+	return g.list(2, func() string {
+		return one() + g.maybe(4, func() string { return " AS " + g.one("a", "v", "value", "b") })
+	})
+}
+
 func (g generator) field() string {
-	text := ""
 	switch g.IntN(10) {
 	case 0, 1, 2:
-		text = g.name()
+		return g.name()
 	case 3:
-		text = g.one("*", "*::tag", "*::field", "/v/", "/host|kind/")
+		return g.one("*", "*::tag", "*::field", "/v/", "/host|kind/")
 	case 4:
-		text = g.name() + g.one(" + ", " * ", " / ", " - ") + g.one(g.name(), "2", "2.0001", "0.5")
+		return g.name() + g.one(" + ", " * ", " / ", " - ") + g.one(g.name(), "2", "2.0001", "0.5")
 	case 5:
-		text = "mean(" + g.name() + ")" + g.one(" + ", " * ", " / ") + g.one("max("+g.name()+")", "2.00001")
+		return "mean(" + g.name() + ")" + g.one(" + ", " * ", " / ") + g.one("max("+g.name()+")", "2.00001")
 	default:
-		text = g.call()
+		return g.call()
 	}
-	return text + g.maybe(5, func() string { return " AS " + g.one("a", "v", "value", "b") })
 }
 
 func (g generator) where() string {
@@ -131,7 +156,7 @@ func (g generator) query(depth int) string {
 		// Or the rows are as many as the hours since the first point, at least.
 		where = " WHERE time >= {0h} AND time < {" + g.one("5", "24", "180") + "h}"
 	}
-	return "SELECT " + g.list(2, g.field) + " FROM " + g.list(3, func() string { return g.source(depth) }) +
+	return "SELECT " + g.fields() + " FROM " + g.list(3, func() string { return g.source(depth) }) +
 		where + grouped +
 		g.maybe(4, func() string { return " ORDER BY time " + g.one("DESC", "ASC") }) +
 		g.maybe(5, func() string { return " LIMIT " + g.one("1", "2", "5") }) +

@@ -16,7 +16,9 @@ import (
 type hazard struct {
 	call *influxql.Call
 	ref  *influxql.VarRef
-	from []*influxql.Measurement // what it reads from itself
+	// What it reads from: itself, and by other queries.
+	from   []*influxql.Measurement
+	within []*influxql.SelectStatement
 }
 
 // hazards finds the calls of a SELECT that could end a server, going by the words
@@ -24,11 +26,15 @@ type hazard struct {
 func hazards(ast *influxql.SelectStatement) (found []hazard) {
 	eachSelect(ast, func(s *influxql.SelectStatement) {
 		var from []*influxql.Measurement
+		var within []*influxql.SelectStatement
 		several := len(s.Sources) > 1
 		for _, source := range s.Sources {
-			if m, ok := source.(*influxql.Measurement); ok {
-				from = append(from, m)
-				several = several || m.Regex != nil
+			switch source := source.(type) {
+			case *influxql.Measurement:
+				from = append(from, source)
+				several = several || source.Regex != nil
+			case *influxql.SubQuery:
+				within = append(within, source.Statement)
 			}
 		}
 		if !several || len(from) == 0 {
@@ -43,8 +49,11 @@ func hazards(ast *influxql.SelectStatement) (found []hazard) {
 			if !ok {
 				return // wildcards expand to what the function knows
 			}
-			if h := (hazard{call, ref, from}); h.fails(influxql.String) && (ref.Type == influxql.Unknown ||
-				ref.Type == influxql.AnyField || h.fails(ref.Type)) {
+			h := hazard{call, ref, from, within}
+			if _, fails := h.fails(influxql.String); !fails {
+				return
+			}
+			if _, fails := h.fails(ref.Type); fails || ref.Type == influxql.Unknown || ref.Type == influxql.AnyField {
 				found = append(found, h)
 			}
 		})
@@ -64,15 +73,18 @@ func (h hazard) computed() string {
 	}
 }
 
-// fails reports whether the function does not know a type.
-func (h hazard) fails(t influxql.DataType) bool {
+// fails reports whether the function does not know a type, and what it is read as.
+func (h hazard) fails(t influxql.DataType) (as influxql.DataType, fails bool) {
+	if as = t; t == influxql.Tag {
+		as = influxql.String
+	}
 	switch h.computed() {
 	case "mean", "sum":
-		return t == influxql.String || t == influxql.Boolean
+		return as, as == influxql.String || as == influxql.Boolean
 	case "min", "max":
-		return t == influxql.String
+		return as, as == influxql.String
 	default:
-		return false
+		return as, false
 	}
 }
 
@@ -80,15 +92,30 @@ func (h hazard) fails(t influxql.DataType) bool {
 // have their types.
 func guard(ast *influxql.SelectStatement, known mapper) error {
 	for _, h := range hazards(ast) {
-		t := h.ref.Type
-		if !h.fails(t) {
-			continue
-		}
-		for _, m := range h.from {
-			if _, ok := known.of(m).fields[h.ref.Val]; ok {
-				return fmt.Errorf("unsupported %s iterator type: *query.%sInterruptIterator", h.computed(), t)
-			}
+		if as, fails := h.fails(h.ref.Type); fails && h.read(known) {
+			return fmt.Errorf("unsupported %s iterator type: *query.%sInterruptIterator", h.computed(), as)
 		}
 	}
 	return nil
+}
+
+// read reports whether anything has what the call is about. Tags of measurements
+// are no fields: a function answers nothing about them.
+func (h hazard) read(known mapper) bool {
+	for _, m := range h.from {
+		if _, ok := known.of(m).fields[h.ref.Val]; ok && h.ref.Type != influxql.Tag {
+			return true
+		}
+	}
+	for _, s := range h.within {
+		if _, e := s.FieldExprByName(h.ref.Val); e != nil {
+			return true
+		}
+		for _, d := range s.Dimensions {
+			if ref, ok := d.Expr.(*influxql.VarRef); ok && ref.Val == h.ref.Val {
+				return true
+			}
+		}
+	}
+	return false
 }

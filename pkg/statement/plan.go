@@ -27,13 +27,20 @@ type Ask struct {
 	Original bool
 	// Subtract, for Sum: the values of the answer are taken off.
 	Subtract bool
+
+	ignore func(message string) bool
 }
+
+// Ignore reports, for a probe, that an error in its answer says nothing: the
+// answer is then taken for an empty one.
+func (a *Ask) Ignore(message string) bool { return a.ignore != nil && a.ignore(message) }
 
 // Plan says how a statement is answered from several backends.
 type Plan struct {
 	// Probes are to be answered before there are Parts: what the backends know
 	// about the fields. They read no points. An error in one of the answers is the
-	// answer to the statement. Pass the answers to Resolve.
+	// answer to the statement, unless Ignore says otherwise. Pass the answers to
+	// Resolve.
 	Probes []Ask
 	// Parts are the questions whose answers make the answer. None: the answer is an
 	// empty result.

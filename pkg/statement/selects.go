@@ -195,18 +195,21 @@ func (p *split) divisible(c Circle) error {
 // source.
 func (p *split) probe() (*Plan, error) {
 	plan := &Plan{Merge: Merge{Kind: BySeries}}
-	check, err := p.check()
-	if err != nil {
-		return nil, err
+	if p.hides() {
+		check, err := p.check()
+		if err != nil {
+			return nil, err
+		}
+		plan.Probes = append(plan.Probes, Ask{Backend: p.owners[0], Text: check, ignore: untyped})
 	}
-	plan.Probes = append(plan.Probes, Ask{Backend: p.owners[0], Text: check})
+	checks := len(plan.Probes)
 	known, probes, into, err := p.ask(p.bounds())
 	if err != nil {
 		return nil, err
 	}
 	plan.Probes = append(plan.Probes, probes...)
 	plan.resolve = func(answers [][]string) error {
-		if err := learn(into, answers[1:]); err != nil {
+		if err := learn(into, answers[checks:]); err != nil {
 			return err
 		}
 		done, err := p.plan(known)
@@ -249,15 +252,34 @@ func (p *split) ask(bounds influxql.Expr) (known mapper, probes []Ask, into []*s
 	return known, probes, into, nil
 }
 
+// hides reports whether what the parts ask could hide what is wrong with the
+// statement: since its wildcards are written out, or since they are not asked.
+func (p *split) hides() (found bool) {
+	eachSelect(p.ast, func(s *influxql.SelectStatement) { found = found || s.HasFieldWildcard() })
+	return found || len(hazards(p.ast)) > 0
+}
+
 // check asks for the plan of the statement on measurements that don't exist: what
-// is wrong with the statement itself is answered in the server's words, which
-// expanding its wildcards would hide.
+// is wrong with the statement itself is answered in the server's words.
 func (p *split) check() (string, error) {
 	q := reading(p.ast)
 	for _, m := range leaves(q.Sources) {
 		m.Name, m.Regex = absentTag, nil
 	}
+	eachSelect(q, func(s *influxql.SelectStatement) {
+		influxql.WalkFunc(s.Fields, func(n influxql.Node) {
+			if ref, ok := n.(*influxql.VarRef); ok {
+				ref.Type = influxql.Unknown
+			}
+		})
+	})
 	return render(&influxql.ExplainStatement{Statement: q})
+}
+
+// untyped are errors about types. Without data they are not what they will be
+// with it; the parts will say.
+func untyped(message string) bool {
+	return strings.HasPrefix(message, "type error: ") || strings.HasPrefix(message, "unsupported ") && strings.Contains(message, "iterator type")
 }
 
 // plan makes the parts. known is nil if each backend knows all there is.
@@ -285,9 +307,7 @@ func (p *split) plan(known mapper) (*Plan, error) {
 	for _, b := range p.owners {
 		part := read.Clone()
 		at := 0
-		if part.Sources = p.of(part.Sources, b, &at); len(part.Sources) == 0 {
-			continue
-		}
+		part.Sources = p.of(part.Sources, b, &at)
 		var ast influxql.Statement = part
 		if p.explain != nil {
 			ast = &influxql.ExplainStatement{Statement: part, Analyze: p.explain.Analyze}
@@ -304,21 +324,31 @@ func (p *split) plan(known mapper) (*Plan, error) {
 	return plan, nil
 }
 
-// of keeps of sources what a backend owns. at counts the measurements that have
-// been passed, in the order of leaves.
-func (p *split) of(sources influxql.Sources, backend string, at *int) influxql.Sources {
+// of keeps of sources what a backend owns. n counts the measurements that have been
+// passed, in the order of leaves.
+func (p *split) of(sources influxql.Sources, backend string, n *int) influxql.Sources {
 	var kept influxql.Sources
 	for _, source := range sources {
 		switch source := source.(type) {
 		case *influxql.Measurement:
-			kept = append(kept, named(source, p.placed[*at].owned[backend])...)
-			*at++
-		case *influxql.SubQuery:
-			source.Statement.Sources = p.of(source.Statement.Sources, backend, at)
-			// One whose wildcards match nothing has no rows.
-			if len(source.Statement.Sources) > 0 && len(source.Statement.Fields) > 0 {
+			at := p.placed[*n]
+			names := at.owned[backend]
+			if source.Regex != nil && at.exact[backend] && len(names) > 0 {
 				kept = append(kept, source)
+			} else {
+				kept = append(kept, named(source, names)...)
 			}
+			*n++
+		case *influxql.SubQuery:
+			// One that has no rows here stays in its place: a server looks at the
+			// first of several sources to decide what becomes of the others.
+			if source.Statement.Sources = p.of(source.Statement.Sources, backend, n); len(source.Statement.Sources) == 0 {
+				source.Statement.Sources = influxql.Sources{&influxql.Measurement{Name: absentTag}}
+			}
+			if len(source.Statement.Fields) == 0 { // wildcards that match nothing
+				source.Statement.Fields = influxql.Fields{{Expr: &influxql.VarRef{Val: absentTag}}}
+			}
+			kept = append(kept, source)
 		}
 	}
 	return kept
