@@ -101,6 +101,8 @@ type Backend struct {
 	URL      string `json:"url"`
 	Username string `json:"username,omitempty"`
 	Password string `json:"password,omitempty"`
+	// WriteOnly takes it out of the reads.
+	WriteOnly bool `json:"write_only,omitempty"`
 }
 
 // WriteConfig writes a configuration whose circles consist of the given

@@ -89,6 +89,7 @@ func rooms() []room {
 		{"integration/house", proof},
 		{"integration/harness", proof},
 		{"integration/dataset", proof},
+		{"integration/traffic", proof},
 		{"integration/demo", proof},
 		{"integration/bench", proof},
 		{"integration", proof},
