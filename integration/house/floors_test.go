@@ -75,6 +75,7 @@ func rooms() []room {
 		{"pkg/worker", engine},
 		{"pkg/progress", engine},
 		{"pkg/health", engine},
+		{"pkg/gateway/query", engine},
 
 		{"pkg/httpapi", dialect},
 		{"pkg/httpapi/operations", dialect},

@@ -2,6 +2,7 @@ package influx
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +28,10 @@ type Question struct {
 	// ReadOnly asks by GET, of which servers say in a message that it should not
 	// change anything.
 	ReadOnly bool
+	// AsJSON asks for JSON: the server's msgpack leaves out the values that it has
+	// no form for, which the tables that it makes of itself have. In JSON numbers
+	// have lost their types, and times are strings.
+	AsJSON bool
 	// ChunkSize is how many rows of a series come at a time; 0 means the default
 	// of the server.
 	ChunkSize int
@@ -40,6 +45,7 @@ type Answer struct {
 	body   io.ReadCloser
 	meter  *meter
 	d      *decoder
+	json   *json.Decoder // instead, for JSON
 	// whole is whether the answer may end here.
 	whole, ended bool
 }
@@ -61,7 +67,11 @@ func (c *Client) Ask(ctx context.Context, q Question) (*Answer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
-	req.Header.Set("Accept", msgpackType)
+	accept := msgpackType
+	if q.AsJSON {
+		accept = jsonType
+	}
+	req.Header.Set("Accept", accept)
 	res, err := c.do(c.reads, req)
 	if err != nil {
 		return nil, c.broke(ctx, op, err)
@@ -70,15 +80,25 @@ func (c *Client) Ask(ctx context.Context, q Question) (*Answer, error) {
 		defer discard(res.Body)
 		return nil, refused(op, res, classifyQuery)
 	}
-	if t := res.Header.Get("Content-Type"); t != msgpackType {
+	if t := res.Header.Get("Content-Type"); t != accept {
 		res.Body.Close()
-		return nil, &Error{Class: Permanent, Op: op, Status: res.StatusCode, Message: fmt.Sprintf("answered %.64q, not msgpack: is this InfluxDB 1.x?", t)}
+		return nil, &Error{Class: Permanent, Op: op, Status: res.StatusCode, Message: fmt.Sprintf("answered %.64q, not %s: is this InfluxDB 1.x?", t, accept)}
 	}
 	m := &meter{Reader: res.Body}
-	return &Answer{client: c, ctx: ctx, op: op, body: res.Body, meter: m, d: newDecoder(m, 1)}, nil
+	a := &Answer{client: c, ctx: ctx, op: op, body: res.Body, meter: m}
+	if q.AsJSON {
+		a.json = json.NewDecoder(m)
+		a.json.UseNumber()
+	} else {
+		a.d = newDecoder(m, 1)
+	}
+	return a, nil
 }
 
-const msgpackType = "application/x-msgpack"
+const (
+	msgpackType = "application/x-msgpack"
+	jsonType    = "application/json"
+)
 
 // maxGetBytes is how much of a question goes into a URL. Servers take 1 MiB of
 // headers.
@@ -129,6 +149,9 @@ func (a *Answer) Close() { a.body.Close() }
 
 // next reads a document, which has one result.
 func (a *Answer) next() (*result.Result, error) {
+	if a.json != nil {
+		return a.nextJSON()
+	}
 	d := a.d
 	keys, err := d.r.ReadMapHeader()
 	if errors.Is(err, io.EOF) && d.r.Buffered() == 0 {

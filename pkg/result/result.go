@@ -118,3 +118,26 @@ func CompareSeries(a, b *Series) int {
 	}
 	return slices.CompareFunc(a.Tags, b.Tags, func(a, b Tag) int { return cmp.Compare(a.Value, b.Value) })
 }
+
+// Any gives a value as nil, float64, int64, uint64, bool, string or time.Time.
+func (v *Value) Any() any {
+	switch v.Kind {
+	case Float:
+		return math.Float64frombits(v.Num)
+	case Integer:
+		return int64(v.Num)
+	case Unsigned:
+		return v.Num
+	case Boolean:
+		return v.Num != 0
+	case String:
+		return v.Str
+	case Time:
+		return time.Unix(0, int64(v.Num)).UTC()
+	default:
+		return nil
+	}
+}
+
+// Whole reports whether it is an Integer or Unsigned.
+func (v *Value) Whole() bool { return v.Kind == Integer || v.Kind == Unsigned }
