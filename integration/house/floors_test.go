@@ -53,6 +53,7 @@ func rooms() []room {
 		{"events/internal/gen", wiring},
 		{"pkg/ring", pure},
 		{"pkg/lineproto", pure},
+		{"pkg/prom", pure},
 		{"pkg/topology", pure},
 		{"pkg/serving", pure},
 		{"pkg/hint", pure},
@@ -126,7 +127,7 @@ func pureImports() map[string]bool {
 		"github.com/knadh/koanf/parsers/json", "github.com/knadh/koanf/parsers/toml/v2",
 		"github.com/knadh/koanf/parsers/yaml", "github.com/pelletier/go-toml/v2",
 		// Compression of bytes in memory.
-		"github.com/klauspost/compress/s2",
+		"github.com/klauspost/compress/s2", "github.com/klauspost/compress/snappy",
 		// InfluxDB's own parsers, of queries and of lines.
 		"github.com/influxdata/influxql",
 		"github.com/influxdata/influxdb1-client/models",
