@@ -52,10 +52,19 @@ func refusalText(res *http.Response) string {
 			return text
 		}
 	}
+	if err != nil {
+		body = nil
+	}
+	return plainText(res, body)
+}
+
+// plainText is what a refusal says that has no form: in its header, in its body,
+// or by its status.
+func plainText(res *http.Response, body []byte) string {
 	if text := res.Header.Get("X-Influxdb-Error"); text != "" {
 		return text
 	}
-	if text := string(bytes.TrimSpace(body)); text != "" && err == nil {
+	if text := string(bytes.TrimSpace(body)); text != "" {
 		return text
 	}
 	return http.StatusText(res.StatusCode)

@@ -34,7 +34,7 @@ func (c *Client) Write(ctx context.Context, db, rp string, batch []byte) error {
 	if rp != "" {
 		query.Set("rp", rp)
 	}
-	p := &payload{data: body}
+	p := &payload{parts: [][]byte{body}}
 	defer p.takeBack()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base.String()+"/write?"+query.Encode(), p.reader())
 	if err != nil {
@@ -73,22 +73,34 @@ func (c *Client) encode(batch []byte) (body []byte, release func(), err error) {
 	if !c.gzip {
 		return batch, func() {}, nil
 	}
+	z, err := c.deflate([][]byte{batch})
+	if err != nil {
+		return nil, nil, err
+	}
+	return z.buf.Bytes(), func() { c.zips.Put(z) }, nil
+}
+
+// deflate compresses parts into one body; the compressor goes back to zips when
+// that is not needed any more.
+func (c *Client) deflate(parts [][]byte) (z *zip, err error) {
 	z, ok := c.zips.Get().(*zip)
 	if !ok {
 		z = &zip{}
 		if z.w, err = gzip.NewWriterLevel(&z.buf, gzipLevel); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	z.buf.Reset()
 	z.w.Reset(&z.buf)
-	if _, err := z.w.Write(batch); err != nil {
-		return nil, nil, fmt.Errorf("compressing a batch: %w", err)
+	for _, part := range parts {
+		if _, err := z.w.Write(part); err != nil {
+			return nil, fmt.Errorf("compressing a batch: %w", err)
+		}
 	}
 	if err := z.w.Close(); err != nil {
-		return nil, nil, fmt.Errorf("compressing a batch: %w", err)
+		return nil, fmt.Errorf("compressing a batch: %w", err)
 	}
-	return z.buf.Bytes(), func() { c.zips.Put(z) }, nil
+	return z, nil
 }
 
 // gzipLevel is the fastest; BenchmarkGzip compares it with others.
@@ -103,9 +115,9 @@ type zip struct {
 // payload lends the bytes of a batch to net/http, which may go on reading a body
 // after it has returned the answer, and takes them back.
 type payload struct {
-	mu   sync.Mutex
-	data []byte
-	gone bool // taken back
+	mu    sync.Mutex
+	parts [][]byte
+	gone  bool // taken back
 }
 
 var errTakenBack = errors.New("the request has ended")
@@ -114,27 +126,32 @@ func (p *payload) reader() io.ReadCloser { return io.NopCloser(&payloadReader{p:
 
 func (p *payload) takeBack() {
 	p.mu.Lock()
-	p.data, p.gone = nil, true
+	p.parts, p.gone = nil, true
 	p.mu.Unlock()
 }
 
 // payloadReader has no other methods than Read, so that net/http copies in
 // steps instead of writing the batch at once.
 type payloadReader struct {
-	p  *payload
-	at int
+	p        *payload
+	part, at int
 }
 
-func (r *payloadReader) Read(b []byte) (int, error) {
+func (r *payloadReader) Read(b []byte) (n int, err error) {
 	r.p.mu.Lock()
 	defer r.p.mu.Unlock()
-	switch {
-	case r.p.gone:
+	if r.p.gone {
 		return 0, errTakenBack
-	case r.at == len(r.p.data):
+	}
+	for n < len(b) && r.part < len(r.p.parts) {
+		copied := copy(b[n:], r.p.parts[r.part][r.at:])
+		n, r.at = n+copied, r.at+copied
+		if r.at == len(r.p.parts[r.part]) {
+			r.part, r.at = r.part+1, 0
+		}
+	}
+	if n == 0 {
 		return 0, io.EOF
 	}
-	n := copy(b, r.p.data[r.at:])
-	r.at += n
 	return n, nil
 }
