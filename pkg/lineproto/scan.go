@@ -117,6 +117,13 @@ func (s *Scanner) AppendLine(dst []byte) []byte {
 	}
 }
 
+// LineLen returns how many bytes AppendLine appends at most.
+func (s *Scanner) LineLen() int { return len(s.text) + maxTimeText }
+
+// maxTimeText is the length of the longest time, with a space before it and a
+// newline after it.
+const maxTimeText = 22
+
 // appendUnescaped appends a name in which a backslash stands before commas and
 // spaces only.
 func appendUnescaped(dst, name []byte) []byte {
