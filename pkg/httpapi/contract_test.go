@@ -27,7 +27,7 @@ func whole(t testing.TB, cfg httpapi.Config, b *httpapitest.Backend) *httpapi.En
 	require.NoError(t, err)
 	proxy := influxproxy.New(influxproxy.Deps{
 		Submitter: b, Operations: httpapitest.Operations{Backend: b}, Topology: b, Prober: b, Flags: b,
-		Version: "2.5.12", Now: httpapitest.Now,
+		Writer: b, Version: "2.5.12", Now: httpapitest.Now,
 	})
 	e, err := httpapi.New(cfg, native, proxy)
 	require.NoError(t, err)
@@ -102,7 +102,7 @@ func TestTheDialectsDoNotMix(t *testing.T) {
 	for _, target := range []string{"/v1", "/v1/nothing", "/healthz/x", "/metrics/x"} {
 		require.Equal(t, "application/problem+json", client.Get(target).Header.Get("Content-Type"), target)
 	}
-	for _, target := range []string{"/", "/nothing", "/migrate", "/api/v2/query", "/api/v1/prom/read"} {
+	for _, target := range []string{"/", "/nothing", "/migrate", "/api/v2/query/x", "/api/v1/prom"} {
 		w := client.Get(target)
 		require.Equal(t, "404 page not found\n", w.Body, target)
 		require.Equal(t, "2.5.12", w.Header.Get("X-Influxdb-Version"), target)

@@ -63,6 +63,9 @@ type Dialect struct {
 	// Register mounts the dialect's routes. Paths are full paths without the
 	// configured prefix. A GET route answers HEAD as well.
 	Register func(r gin.IRouter)
+	// Bodies are the routes, as they are registered, whose handlers bound what they
+	// read of a body themselves: Config.MaxBody is not for them.
+	Bodies []string
 	// Refuse writes what no handler of the dialect got to say: 404, 405 (Allow
 	// is set), 413 and 500. Nothing has been written before.
 	Refuse func(w http.ResponseWriter, r *http.Request, p Problem)
@@ -77,6 +80,7 @@ type Engine struct {
 	gin      *gin.Engine
 	dialects []Dialect
 	claims   []claim
+	bodies   map[string]bool // the routes of Dialect.Bodies
 }
 
 // claim is one entry of the table that decides the shape of a refusal.
@@ -106,7 +110,7 @@ func New(cfg Config, dialects ...Dialect) (*Engine, error) {
 		cfg.NewRequestID = rand.Text
 	}
 
-	e := &Engine{cfg: cfg, dialects: dialects}
+	e := &Engine{cfg: cfg, dialects: dialects, bodies: map[string]bool{}}
 	if err := e.claim(); err != nil {
 		return nil, err
 	}
@@ -125,6 +129,9 @@ func New(cfg Config, dialects ...Dialect) (*Engine, error) {
 	e.gin.NoMethod(e.methodNotAllowed)
 	for i := range dialects {
 		dialects[i].Register(e.gin)
+		for _, route := range dialects[i].Bodies {
+			e.bodies[route] = true
+		}
 	}
 	return e, nil
 }

@@ -62,6 +62,10 @@ func (e *Engine) recover(c *gin.Context) {
 // itself too large is refused at once; one that turns out to be makes the read
 // fail with an *http.MaxBytesError.
 func (e *Engine) limitBody(c *gin.Context) {
+	if e.bodies[c.FullPath()] {
+		c.Next()
+		return
+	}
 	if c.Request.ContentLength > e.cfg.MaxBody {
 		c.Abort()
 		c.Header("Connection", "close")

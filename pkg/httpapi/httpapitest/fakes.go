@@ -3,11 +3,13 @@ package httpapitest
 import (
 	"context"
 	"fmt"
+	"io"
 	"iter"
 	"slices"
 	"sync"
 	"time"
 
+	"ringmaster/pkg/gateway/ingest"
 	"ringmaster/pkg/httpapi"
 	"ringmaster/pkg/httpapi/operations"
 	"ringmaster/pkg/operation"
@@ -90,6 +92,30 @@ type Backend struct {
 	Subscribed chan uint64
 	More       chan progress.FeedEvent
 	Messages   []progress.Message
+
+	// Written are the writes, their bodies read; WriteErr is what each returns.
+	Written  []Written
+	WriteErr error
+}
+
+// Written is a write that has been accepted.
+type Written struct {
+	ingest.Request
+
+	Lines string
+}
+
+// Write keeps a write.
+func (b *Backend) Write(_ context.Context, r ingest.Request) error {
+	lines, err := io.ReadAll(r.Body)
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r.Body = nil
+	b.Written = append(b.Written, Written{Request: r, Lines: string(lines)})
+	return b.WriteErr
 }
 
 // NewBackend returns a backend with the seed's cluster and nothing going on.

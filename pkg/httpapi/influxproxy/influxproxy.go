@@ -72,6 +72,8 @@ type Deps struct {
 	Flags      Flags
 	// Loads counts measurements for /health; nil shows none.
 	Loads Loads
+	// Writer stores what clients write; nil serves no writes.
+	Writer Writer
 	// Version is what X-Influxdb-Version says.
 	Version string
 	// Username and Password are the configuration's; without any the dialect
@@ -111,11 +113,13 @@ func New(d Deps) httpapi.Dialect {
 		// These three prefixes are InfluxDB's own, inside what other dialects claim.
 		Claims:   []string{"", "/api/v2/write", "/api/v2/query", "/api/v1/prom"},
 		Register: rm.register,
+		Bodies:   writeRoutes(),
 		Refuse:   rm.refuse,
 	}
 }
 
 func (rm *room) register(r gin.IRouter) {
+	rm.registerWrites(r)
 	g := r.Group("", rm.version)
 	if rm.PingAuth {
 		g.GET("/ping", rm.require, noContent)
@@ -154,7 +158,11 @@ const (
 )
 
 // refuse writes what the engine refuses, in the dialect's words.
-func (rm *room) refuse(w http.ResponseWriter, _ *http.Request, p httpapi.Problem) {
+func (rm *room) refuse(w http.ResponseWriter, r *http.Request, p httpapi.Problem) {
+	if isData(r.URL.Path) {
+		refuseData(w, p)
+		return
+	}
 	w.Header().Set(versionHeader, rm.Version)
 	text := p.Detail
 	switch p.Status {
