@@ -31,21 +31,29 @@ func (m *marks) seek(i int) {
 // next returns the place of the next mark. Behind the last one that is the end of
 // the body, which counts as a newline.
 func (m *marks) next() int {
-	more := m.more
-	if more == 0 {
-		more = m.fill()
+	m.ready()
+	return m.take()
+}
+
+// ready and take are the halves of next, each of which the compiler puts in line.
+func (m *marks) ready() {
+	if m.more == 0 {
+		m.fill()
 	}
-	m.more = more & (more - 1)
-	return m.base + bits.TrailingZeros64(more)
+}
+
+func (m *marks) take() int {
+	i := m.base + bits.TrailingZeros64(m.more)
+	m.more &= m.more - 1
+	return i
 }
 
 // fill goes to the next block that has a mark.
-func (m *marks) fill() (more uint64) {
-	for more == 0 {
+func (m *marks) fill() {
+	for m.more == 0 {
 		m.base = min(m.base+64, len(m.body))
-		more = find(m.body, m.base)
+		m.more = find(m.body, m.base)
 	}
-	return more
 }
 
 // find returns a bit for each mark in the 64 bytes at i; the bytes behind the end

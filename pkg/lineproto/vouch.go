@@ -93,7 +93,8 @@ func at(b []byte, i int) byte {
 // -1 for a line that is not to be vouched for.
 func (s *Scanner) measurementEnd(start int) (end int, escaped bool) {
 	b := s.body
-	i := s.marks.next()
+	s.marks.ready()
+	i := s.marks.take()
 	for {
 		switch at(b, i) {
 		case ',', ' ':
@@ -140,7 +141,8 @@ func (s *Scanner) tagsEnd(i int) int {
 	n, sorted := 0, true
 	for {
 		from := i + 1
-		to := s.marks.next()
+		s.marks.ready()
+		to := s.marks.take()
 		if at(b, to) != '=' {
 			to = s.nameEnd(to)
 		}
@@ -161,7 +163,8 @@ func (s *Scanner) tagsEnd(i int) int {
 			}
 		}
 		n++
-		i = s.marks.next()
+		s.marks.ready()
+		i = s.marks.take()
 		if c := at(b, i); c != ',' && c != ' ' {
 			i = s.nameEnd(i)
 		}
@@ -211,7 +214,8 @@ func (s *Scanner) fieldsEnd(i int) int {
 			return -1
 		}
 		from = i + 1
-		i = s.marks.next()
+		s.marks.ready()
+		i = s.marks.take()
 		if i == from {
 			// Only a string begins with a mark.
 			if i = s.stringEnd(i); i < 0 {
@@ -223,7 +227,8 @@ func (s *Scanner) fieldsEnd(i int) int {
 		switch at(b, i) {
 		case ',':
 			from = i + 1
-			i = s.marks.next()
+			s.marks.ready()
+			i = s.marks.take()
 		case ' ', '\n':
 			return i
 		default:
