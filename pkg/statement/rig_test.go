@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -51,7 +52,7 @@ func newRig(t *testing.T) *rig {
 	for i := range 3 {
 		key := fmt.Sprintf("b%d", i)
 		r.keys = append(r.keys, key)
-		r.parts[key] = influxtest.Start(t)
+		r.parts[key] = influxtest.Start(t, func(c *influxtest.Config) { c.Log = os.Stderr })
 	}
 	return r
 }

@@ -43,6 +43,7 @@ func (s *schema) add(lines []string) error {
 			switch {
 			case !ok:
 				return fmt.Errorf("reading the fields %q: %s is none", list, f)
+			case ref.Type == influxql.Unknown: // that of nothing
 			case ref.Type == influxql.Tag:
 				s.tags[ref.Val] = struct{}{}
 			case s.fields[ref.Val].LessThan(ref.Type):

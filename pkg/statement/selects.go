@@ -233,20 +233,18 @@ func (p *split) ask(bounds influxql.Expr) (known mapper, probes []Ask, into []*s
 		}
 		asked[at.source.String()] = true
 		for _, b := range p.owners {
-			names := at.owned[b]
-			if len(names) == 0 {
-				continue
+			for _, from := range at.batches(b) {
+				text, err := render(&influxql.ExplainStatement{Statement: &influxql.SelectStatement{
+					Fields:    influxql.Fields{{Expr: &influxql.Wildcard{}}},
+					Sources:   append(from, nothing()),
+					Condition: and(bounds, equals(absentTag, "x")),
+				}})
+				if err != nil {
+					return nil, nil, nil, err
+				}
+				probes = append(probes, Ask{Backend: b, Text: text})
+				into = append(into, known.of(at.source))
 			}
-			text, err := render(&influxql.ExplainStatement{Statement: &influxql.SelectStatement{
-				Fields:    influxql.Fields{{Expr: &influxql.Wildcard{}}},
-				Sources:   named(at.source, names),
-				Condition: and(bounds, equals(absentTag, "x")),
-			}})
-			if err != nil {
-				return nil, nil, nil, err
-			}
-			probes = append(probes, Ask{Backend: b, Text: text})
-			into = append(into, known.of(at.source))
 		}
 	}
 	return known, probes, into, nil
@@ -255,8 +253,37 @@ func (p *split) ask(bounds influxql.Expr) (known mapper, probes []Ask, into []*s
 // hides reports whether what the parts ask could hide what is wrong with the
 // statement: since its wildcards are written out, or since they are not asked.
 func (p *split) hides() (found bool) {
-	eachSelect(p.ast, func(s *influxql.SelectStatement) { found = found || s.HasFieldWildcard() })
+	eachSelect(p.ast, func(s *influxql.SelectStatement) {
+		onlyTime := !slices.ContainsFunc(s.Fields, func(f *influxql.Field) bool { return !isTime(f) })
+		found = found || s.HasFieldWildcard() || onlyTime
+	})
 	return found || len(hazards(p.ast)) > 0
+}
+
+// probed is how many measurements are named in a probe: a plan repeats all fields
+// for each of them.
+const probed = 32
+
+// batches are what to name in probes of a backend.
+func (p *placed) batches(backend string) []influxql.Sources {
+	names := p.owned[backend]
+	if p.source.Regex != nil && p.exact[backend] && len(names) > 0 {
+		return []influxql.Sources{{p.source.Clone()}}
+	}
+	var batches []influxql.Sources
+	for some := range slices.Chunk(names, probed) {
+		batches = append(batches, named(p.source, some))
+	}
+	return batches
+}
+
+// nothing is a query without rows that has a field of no type: tags are listed only
+// beside fields.
+func nothing() *influxql.SubQuery {
+	return &influxql.SubQuery{Statement: &influxql.SelectStatement{
+		Fields:  influxql.Fields{{Expr: &influxql.VarRef{Val: absentTag}}},
+		Sources: influxql.Sources{&influxql.Measurement{Name: absentTag}},
+	}}
 }
 
 // check asks for the plan of the statement on measurements that don't exist: what
@@ -326,32 +353,52 @@ func (p *split) plan(known mapper) (*Plan, error) {
 
 // of keeps of sources what a backend owns. n counts the measurements that have been
 // passed, in the order of leaves.
+//
+// A server merges what several sources have of one field by the type of the first
+// that has an answer, even if only that it has none. So where a query stands first,
+// queries stay even if they have no rows here, and where a measurement does, those
+// of this backend do.
 func (p *split) of(sources influxql.Sources, backend string, n *int) influxql.Sources {
-	var kept influxql.Sources
-	for _, source := range sources {
+	var own, within influxql.Sources
+	queryFirst, some := false, false
+	for i, source := range sources {
 		switch source := source.(type) {
 		case *influxql.Measurement:
 			at := p.placed[*n]
 			names := at.owned[backend]
 			if source.Regex != nil && at.exact[backend] && len(names) > 0 {
-				kept = append(kept, source)
+				own = append(own, source)
 			} else {
-				kept = append(kept, named(source, names)...)
+				own = append(own, named(source, names)...)
 			}
 			*n++
 		case *influxql.SubQuery:
-			// One that has no rows here stays in its place: a server looks at the
-			// first of several sources to decide what becomes of the others.
-			if source.Statement.Sources = p.of(source.Statement.Sources, backend, n); len(source.Statement.Sources) == 0 {
+			queryFirst = queryFirst || i == 0
+			source.Statement.Sources = p.of(source.Statement.Sources, backend, n)
+			if len(source.Statement.Sources) > 0 {
+				some = true
+			} else if !queryFirst {
+				continue
+			} else {
 				source.Statement.Sources = influxql.Sources{&influxql.Measurement{Name: absentTag}}
 			}
-			if len(source.Statement.Fields) == 0 { // wildcards that match nothing
-				source.Statement.Fields = influxql.Fields{{Expr: &influxql.VarRef{Val: absentTag}}}
+			if !slices.ContainsFunc(source.Statement.Fields, func(f *influxql.Field) bool { return !isTime(f) }) {
+				// Wildcards that match nothing.
+				source.Statement.Fields = append(source.Statement.Fields, &influxql.Field{
+					Expr: &influxql.Call{Name: "first", Args: []influxql.Expr{&influxql.VarRef{Val: absentTag}}}, Alias: absentTag,
+				})
 			}
-			kept = append(kept, source)
+			within = append(within, source)
 		}
 	}
-	return kept
+	switch {
+	case len(own) == 0 && !some:
+		return nil
+	case queryFirst:
+		return append(within, own...)
+	default:
+		return append(own, within...)
+	}
 }
 
 // named returns sources of the given names in place of a source.
@@ -381,8 +428,7 @@ func reading(ast *influxql.SelectStatement) *influxql.SelectStatement {
 // expand writes out the wildcards of a SELECT and gives each name its type, as a
 // server does with all the data.
 func expand(read *influxql.SelectStatement, known mapper) (*influxql.SelectStatement, error) {
-	// A server does the same before it looks for fields.
-	eachSelect(read, func(s *influxql.SelectStatement) { s.RewriteDistinct() })
+	read.RewriteDistinct() // as a server does, before it looks for fields
 	var times, fields influxql.Fields
 	for _, f := range read.Fields {
 		if isTime(f) {
@@ -396,14 +442,14 @@ func expand(read *influxql.SelectStatement, known mapper) (*influxql.SelectState
 	if err != nil {
 		return nil, err
 	}
-	eachSelect(expanded, plainTime)
 	for i, f := range expanded.Fields {
-		if isTime(f) {
+		if ref, ok := f.Expr.(*influxql.VarRef); ok && isTime(f) {
 			// A wildcard has met a query that asks for time: a server answers with a
 			// column of that name and nothing in it.
-			expanded.Fields[i] = &influxql.Field{Expr: &influxql.VarRef{Val: absentTag}, Alias: "time"}
+			expanded.Fields[i] = &influxql.Field{Expr: &influxql.VarRef{Val: absentTag, Type: ref.Type}, Alias: "time"}
 		}
 	}
+	eachSelect(expanded, plainTime)
 	if len(expanded.Fields) > 0 {
 		expanded.Fields = append(times, expanded.Fields...)
 	}
