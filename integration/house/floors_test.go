@@ -72,6 +72,7 @@ func rooms() []room {
 		{"pkg/mover", handler},
 
 		{"pkg/gateway/session", engine},
+		{"pkg/gateway/replay", engine},
 		{"pkg/gateway/ingest", engine},
 		{"pkg/controller", engine},
 		{"pkg/worker", engine},
