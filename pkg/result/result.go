@@ -106,17 +106,13 @@ type Result struct {
 // NotExecuted is the error of statements that follow one that failed.
 const NotExecuted = "not executed"
 
-// CompareSeries orders series as InfluxDB does: by name, then by the values of
-// their tags, which have the same keys.
-func CompareSeries(a, b *Series) int {
-	if c := cmp.Compare(a.Name, b.Name); c != 0 {
+// CompareTags orders series as InfluxDB does: by the keys of their tags, then by
+// their values.
+func CompareTags(a, b []Tag) int {
+	if c := slices.CompareFunc(a, b, func(a, b Tag) int { return cmp.Compare(a.Key, b.Key) }); c != 0 {
 		return c
 	}
-	// What is compared are the keys, then the values, joined by a zero byte.
-	if c := slices.CompareFunc(a.Tags, b.Tags, func(a, b Tag) int { return cmp.Compare(a.Key, b.Key) }); c != 0 {
-		return c
-	}
-	return slices.CompareFunc(a.Tags, b.Tags, func(a, b Tag) int { return cmp.Compare(a.Value, b.Value) })
+	return slices.CompareFunc(a, b, func(a, b Tag) int { return cmp.Compare(a.Value, b.Value) })
 }
 
 // Any gives a value as nil, float64, int64, uint64, bool, string or time.Time.

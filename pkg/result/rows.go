@@ -1,7 +1,5 @@
 package result
 
-import "slices"
-
 // Rows is a pull reader over the rows of one statement, series by series. Use:
 //
 //	for r.Next() { … }
@@ -21,129 +19,6 @@ type Rows interface {
 	// Err is nil only when everything has come.
 	Err() error
 	Close()
-}
-
-// Slice returns the rows of tables that are in memory.
-func Slice(tables ...Series) Rows { return &slice{tables: tables, table: -1} }
-
-type slice struct {
-	tables     []Series
-	table, row int
-}
-
-func (s *slice) Next() bool {
-	s.row++
-	for s.table < 0 || s.table < len(s.tables) && s.row >= len(s.tables[s.table].Values) {
-		s.table, s.row = s.table+1, 0
-		if s.table >= len(s.tables) {
-			return false
-		}
-	}
-	return s.table < len(s.tables)
-}
-
-func (s *slice) Series() *Series { return &s.tables[s.table] }
-func (s *slice) Values() []Value { return s.tables[s.table].Values[s.row] }
-func (s *slice) Err() error      { return nil }
-func (s *slice) Close()          {}
-
-// Merge joins the answers of several servers, each in order, into one in order of
-// the series, or of reversed order. Rows of one series that several have are put in
-// order of their first column; of equal ones those of the first server come first.
-// Closing it closes them.
-func Merge(reversed bool, from ...Rows) Rows { return &merge{from: from, reversed: reversed} }
-
-type merge struct {
-	from     []Rows
-	reversed bool
-	started  bool
-	ready    []bool // whether from[i] is at a row
-	at       int    // the one that the current row is from
-	head     *Series
-	err      error
-}
-
-func (m *merge) Next() bool {
-	if m.err != nil {
-		return false
-	}
-	if !m.started {
-		m.started = true
-		m.ready = make([]bool, len(m.from))
-		for i := range m.from {
-			if !m.advance(i) {
-				return false
-			}
-		}
-	} else if !m.advance(m.at) {
-		return false
-	}
-	best := -1
-	for i, ready := range m.ready {
-		if ready && (best < 0 || m.before(i, best)) {
-			best = i
-		}
-	}
-	if best < 0 {
-		return false
-	}
-	m.at = best
-	if h := m.from[best].Series(); m.head == nil || m.head != h && !(m.head.Same(h) && slices.Equal(m.head.Columns, h.Columns)) {
-		m.head = h
-	}
-	return true
-}
-
-// advance moves one of the answers; false is an error.
-func (m *merge) advance(i int) bool {
-	if m.ready[i] = m.from[i].Next(); !m.ready[i] {
-		m.err = m.from[i].Err()
-	}
-	return m.err == nil
-}
-
-// before reports whether the row of one answer comes before that of another.
-func (m *merge) before(i, j int) bool {
-	c := CompareSeries(m.from[i].Series(), m.from[j].Series())
-	if c == 0 {
-		a, b := m.from[i].Values(), m.from[j].Values()
-		if len(a) > 0 && len(b) > 0 {
-			c = compareKeys(&a[0], &b[0])
-		}
-	}
-	if m.reversed {
-		return c > 0
-	}
-	return c < 0
-}
-
-func compareKeys(a, b *Value) int {
-	if a.Kind == String && b.Kind == String {
-		switch {
-		case a.Str < b.Str:
-			return -1
-		case a.Str > b.Str:
-			return 1
-		}
-		return 0
-	}
-	switch x, y := int64(a.Num), int64(b.Num); {
-	case x < y:
-		return -1
-	case x > y:
-		return 1
-	}
-	return 0
-}
-
-func (m *merge) Series() *Series { return m.head }
-func (m *merge) Values() []Value { return m.from[m.at].Values() }
-func (m *merge) Err() error      { return m.err }
-
-func (m *merge) Close() {
-	for _, r := range m.from {
-		r.Close()
-	}
 }
 
 // Bounds are what LIMIT, OFFSET, SLIMIT and SOFFSET say; 0 is no limit.
@@ -179,48 +54,6 @@ func (l *limit) Next() bool {
 		if l.series < l.bounds.SOffset || l.row < l.bounds.Offset || l.bounds.Limit > 0 && l.row >= l.bounds.Offset+l.bounds.Limit {
 			continue
 		}
-		return true
-	}
-	return false
-}
-
-// Keep leaves out the rows that keep is false for.
-func Keep(r Rows, keep func(*Series, []Value) bool) Rows { return &kept{Rows: r, keep: keep} }
-
-type kept struct {
-	Rows
-
-	keep func(*Series, []Value) bool
-}
-
-func (k *kept) Next() bool {
-	for k.Rows.Next() {
-		if k.keep(k.Series(), k.Values()) {
-			return true
-		}
-	}
-	return false
-}
-
-// Distinct leaves out a row that equals the one before it in the same series.
-func Distinct(r Rows) Rows { return &distinct{Rows: r} }
-
-type distinct struct {
-	Rows
-
-	head   *Series
-	before []Value
-}
-
-func (d *distinct) Next() bool {
-	for d.Rows.Next() {
-		if h := d.Series(); h != d.head {
-			d.head, d.before = h, nil
-		}
-		if d.before != nil && slices.Equal(d.before, d.Values()) {
-			continue
-		}
-		d.before = d.Values()
 		return true
 	}
 	return false

@@ -2,6 +2,7 @@ package query
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -146,74 +147,145 @@ func mergeSeries(parts []*part, s *statement.Statement, m *statement.Merge, writ
 	return nil
 }
 
-// mergeSums gives one series for those of one name and tags, with the sum of their
-// only value.
+// mergeSums gives one series for those of equal tags, with the sum of their values,
+// in order of the tags.
 func mergeSums(parts []*part, m *statement.Merge, write func(*result.Result) error) error {
-	keep := keptSeries(m)
-	before := func(a, b *result.Series) bool { return result.CompareSeries(a, b) < 0 }
-	var sum *result.Series
-	send := func(partial bool) error {
-		return write(&result.Result{Series: []result.Series{*sum}, Partial: partial})
-	}
-	for {
-		next, err := first(parts, keep, before)
-		if err != nil {
-			return err
-		}
-		if next == nil {
-			break
-		}
-		s := next.take()
-		switch {
-		case sum == nil:
-			sum = &s
-		case sum.Same(&s):
-			if err := add(sum, &s); err != nil {
+	var sums []result.Series
+	for _, p := range parts {
+		for {
+			s, err := p.peek(keepAll)
+			if err != nil {
 				return err
 			}
-		default:
-			if err := send(true); err != nil {
+			if s == nil {
+				break
+			}
+			if sums, err = add(sums, p.take(), p.subtract); err != nil {
 				return err
 			}
-			sum = &s
 		}
 	}
-	if sum == nil {
+	if len(sums) == 0 {
 		return write(&result.Result{Messages: messages(parts)})
 	}
-	return send(false)
-}
-
-func add(sum, s *result.Series) error {
-	if len(sum.Values) != 1 || len(s.Values) != 1 || len(sum.Values[0]) == 0 || len(sum.Values[0]) != len(s.Values[0]) {
-		return fmt.Errorf("counts of %q have more than one row", s.Name)
+	for i := range sums {
+		s := &sums[i]
+		s.Values[0][len(s.Values[0])-1].Num -= uint64(m.Less)
+		if len(m.Columns) > 0 {
+			s.Columns = m.Columns
+		}
+		if err := write(&result.Result{Series: sums[i : i+1], Partial: i+1 < len(sums)}); err != nil {
+			return err
+		}
 	}
-	last := len(s.Values[0]) - 1
-	a, b := &sum.Values[0][last], s.Values[0][last]
-	if !a.Whole() || !b.Whole() {
-		return fmt.Errorf("a count of %q is no integer", s.Name)
-	}
-	a.Num += b.Num
 	return nil
 }
 
+// add adds the value of a series to the sum of those with its tags.
+func add(sums []result.Series, s result.Series, subtract bool) ([]result.Series, error) {
+	if len(s.Values) == 0 {
+		return sums, nil
+	}
+	if len(s.Values) != 1 || len(s.Values[0]) == 0 {
+		return nil, fmt.Errorf("a count has %d rows", len(s.Values))
+	}
+	last := len(s.Values[0]) - 1
+	v := &s.Values[0][last]
+	if !v.Whole() {
+		return nil, errors.New("a count is no integer")
+	}
+	if subtract {
+		v.Num = -v.Num
+	}
+	i, found := slices.BinarySearchFunc(sums, s.Tags, func(s result.Series, tags []result.Tag) int {
+		return result.CompareTags(s.Tags, tags)
+	})
+	if !found {
+		s.Name, s.Partial = "", false
+		return slices.Insert(sums, i, s), nil
+	}
+	if len(sums[i].Values[0]) != last+1 {
+		return nil, errors.New("counts have different columns")
+	}
+	sums[i].Values[0][last].Num += v.Num
+	return sums, nil
+}
+
 // streams reads parts as rows, without those that do not belong to the answer.
-func streams(parts []*part, m *statement.Merge) []result.Rows {
-	all := make([]result.Rows, len(parts))
+func streams(parts []*part, m *statement.Merge) []*rows {
+	all := make([]*rows, len(parts))
 	for i, p := range parts {
-		r := &rows{part: p}
+		all[i] = &rows{part: p}
 		if m.Filters() {
-			r.keep = m.Keep
+			all[i].keep = m.Keep
 		}
-		all[i] = r
 	}
 	return all
 }
 
-// mergeRows gives the rows of all parts in order, each once.
+// byKey joins streams in the order of a key, which each of them has already.
+type byKey struct {
+	from    []*rows
+	key     func(row []any) string
+	started bool
+	ready   []bool
+	keys    []string // of the rows that from are at
+	at      int
+	err     error
+}
+
+func (b *byKey) advance(i int) bool {
+	if b.ready[i] = b.from[i].Next(); b.ready[i] {
+		b.keys[i] = b.key(plain(b.from[i].Values()))
+	} else {
+		b.err = b.from[i].Err()
+	}
+	return b.err == nil
+}
+
+// Next moves to the row with the least key; of equal ones to that of the first part.
+func (b *byKey) Next() bool {
+	if b.err != nil {
+		return false
+	}
+	from := b.at
+	if !b.started {
+		b.started = true
+		b.ready, b.keys = make([]bool, len(b.from)), make([]string, len(b.from))
+		for i := range b.from {
+			if !b.advance(i) {
+				return false
+			}
+		}
+	} else if !b.advance(from) {
+		return false
+	}
+	b.at = -1
+	for i, ready := range b.ready {
+		if ready && (b.at < 0 || b.keys[i] < b.keys[b.at]) {
+			b.at = i
+		}
+	}
+	return b.at >= 0
+}
+
+// Series is the same for all: names and columns do not differ.
+func (b *byKey) Series() *result.Series {
+	for _, r := range b.from {
+		if r.head != nil {
+			return r.head
+		}
+	}
+	return nil
+}
+
+func (b *byKey) Values() []result.Value { return b.from[b.at].Values() }
+func (b *byKey) Err() error             { return b.err }
+func (b *byKey) Close()                 {}
+
+// mergeRows gives the rows of all parts in order.
 func (x *execution) mergeRows(parts []*part, s *statement.Statement, m *statement.Merge, write func(*result.Result) error) error {
-	merged := result.Distinct(result.Merge(false, streams(parts, m)...))
-	merged = result.Limit(merged, result.Bounds{Limit: m.Limit, Offset: m.Offset})
+	merged := result.Limit(&byKey{from: streams(parts, m), key: m.Key}, result.Bounds{Limit: m.Limit, Offset: m.Offset})
 	size := 0
 	if _, chunked := s.AST.(*influxql.ShowSeriesStatement); chunked {
 		size = x.q.chunkSize()
@@ -221,17 +293,18 @@ func (x *execution) mergeRows(parts []*part, s *statement.Statement, m *statemen
 	return result.Chunk(merged, size, result.Result{}, write)
 }
 
-// unite gives the rows of all parts, each once, part by part.
+// unite gives the rows of all parts, each first column once, part by part.
 func unite(parts []*part, m *statement.Merge, write func(*result.Result) error) error {
-	seen := map[string]bool{}
+	seen := map[result.Value]bool{}
 	var all *result.Series
 	for _, r := range streams(parts, m) {
 		for r.Next() {
-			key := fmt.Sprintf("%q", plain(r.Values()))
-			if seen[key] {
-				continue
+			if row := r.Values(); len(row) > 0 {
+				if seen[row[0]] {
+					continue
+				}
+				seen[row[0]] = true
 			}
-			seen[key] = true
 			if all == nil {
 				head := *r.Series()
 				all = &head

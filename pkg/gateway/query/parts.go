@@ -16,8 +16,10 @@ type part struct {
 	x       *execution
 	watch   *watch
 	backend string
-	answer  *influx.Answer
-	before  int64 // bytes of it that have been counted
+	// subtract says that what it counts is taken off.
+	subtract bool
+	answer   *influx.Answer
+	before   int64 // bytes of it that have been counted
 
 	series   []result.Series // of the present chunk, that are to come
 	messages []result.Message
@@ -81,7 +83,7 @@ func (x *execution) begin(watch *watch, p *place, ask statement.Ask) (*part, err
 	if err != nil {
 		return nil, x.r.failure(watch.ctx, ask.Backend, err)
 	}
-	return &part{x: x, watch: watch, backend: ask.Backend, answer: answer}, nil
+	return &part{x: x, watch: watch, backend: ask.Backend, subtract: ask.Subtract, answer: answer}, nil
 }
 
 // next reads the next chunk; nil at the end. The failure of the statement is an
@@ -206,7 +208,11 @@ func (x *execution) probe(ctx context.Context, p *place, asks []statement.Ask) (
 			}
 		}
 		if err := r.Err(); err != nil {
-			return nil, err
+			said, is := errors.AsType[*saidError](err)
+			if !is || !asks[i].Ignore(said.text) {
+				return nil, err
+			}
+			all[i] = nil
 		}
 	}
 	return all, nil
