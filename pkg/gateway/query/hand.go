@@ -60,22 +60,27 @@ func (r *Runner) Hand(ctx context.Context, w Reply, h *Handed) error {
 		if err != nil {
 			return err
 		}
-		f := influx.Forwarded{Method: h.Method, Path: h.Path, Query: h.Query, Header: forwardedHeader(h.Header), Length: int64(len(h.Body))}
-		for _, name := range []string{"Content-Type", "Content-Encoding"} {
-			if values := h.Header.Values(name); len(values) > 0 {
-				f.Header[name] = slices.Clone(values)
-			}
-		}
-		if h.Body != nil {
-			f.Body = bytes.NewReader(h.Body)
-		}
-		began, err := r.forward(ctx, w, p, backend, f, nil, budget)
+		began, err := r.forward(ctx, w, p, backend, h.forwarded(h.Body), nil, budget)
 		p.pass.End()
 		if _, broken := errors.AsType[*brokenError](err); broken && !began && n < tries && ctx.Err() == nil {
 			continue
 		}
 		return err
 	}
+}
+
+// forwarded makes the request for a backend.
+func (h *Handed) forwarded(body []byte) influx.Forwarded {
+	f := influx.Forwarded{Method: h.Method, Path: h.Path, Query: h.Query, Header: forwardedHeader(h.Header), Length: int64(len(body))}
+	for _, name := range []string{"Content-Type", "Content-Encoding"} {
+		if values := h.Header.Values(name); len(values) > 0 {
+			f.Header[name] = slices.Clone(values)
+		}
+	}
+	if body != nil {
+		f.Body = bytes.NewReader(body)
+	}
+	return f
 }
 
 // named reports whether all sources are known, so that each can be read in a circle
