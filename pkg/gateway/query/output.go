@@ -62,7 +62,10 @@ func (o *output) Write(p []byte) (int, error) {
 
 // close ends an answer that is complete.
 func (o *output) close() error {
-	o.begin()
+	if !o.began {
+		o.begin()
+		flush(o.w)
+	}
 	if o.zip != nil {
 		return o.zip.Close()
 	}

@@ -74,6 +74,10 @@ type Deps struct {
 	Loads Loads
 	// Writer stores what clients write; nil serves no writes.
 	Writer Writer
+	// Querier runs what clients ask; nil serves no queries. MaxQueryBody bounds the
+	// body of one in bytes; 0 means DefaultMaxQueryBody.
+	Querier      Querier
+	MaxQueryBody int64
 	// Version is what X-Influxdb-Version says.
 	Version string
 	// Username and Password are the configuration's; without any the dialect
@@ -120,6 +124,7 @@ func New(d Deps) httpapi.Dialect {
 
 func (rm *room) register(r gin.IRouter) {
 	rm.registerWrites(r)
+	rm.registerQueries(r)
 	g := r.Group("", rm.version)
 	if rm.PingAuth {
 		g.GET("/ping", rm.require, noContent)
