@@ -58,6 +58,7 @@ func rooms() []room {
 		{"pkg/serving", pure},
 		{"pkg/hint", pure},
 		{"pkg/result", pure},
+		{"pkg/flux", pure},
 		{"pkg/statement", pure},
 
 		{"pkg/bus", outside},

@@ -25,6 +25,15 @@ func (e *UnavailableError) Error() string {
 		e.Waited, strings.Join(e.Reasons, "; "), StaleHeader, staleAllow)
 }
 
+// RefusalError is an answer without results: a status, and a text that takes InfluxDB's
+// form of an error.
+type RefusalError struct {
+	Status int
+	Text   string
+}
+
+func (e *RefusalError) Error() string { return e.Text }
+
 // ErrAborted is wrapped when an answer that has begun could not be finished: the
 // connection must be broken, so that no client takes the part for the whole.
 var ErrAborted = errors.New("an answer that had begun was cut off")

@@ -65,25 +65,25 @@ func (q *Request) options() (o result.Options, contentType string) {
 	return result.Options{Format: format, Pretty: q.Pretty, Chunked: q.Chunked, Epoch: q.Epoch}, contentType
 }
 
-// Serve answers a request as InfluxDB does. An error that wraps [ErrAborted] means
-// that the connection has to be broken; otherwise the answer is complete, whatever
-// it says.
+// Serve answers a request as InfluxDB does. Of errors, a *[RefusalError] is the answer
+// that the caller is to give, since there is none yet, and one that wraps
+// [ErrAborted] means that the connection has to be broken.
 func (r *Runner) Serve(ctx context.Context, w Reply, q *Request) error {
 	params, err := statement.Params(q.Params)
 	if err != nil {
-		return r.refuse(w, q, http.StatusBadRequest, err.Error())
+		return &RefusalError{http.StatusBadRequest, err.Error()}
 	}
 	parsed, err := statement.Parse(q.Text, params, statement.Defaults{
 		Database: q.Database, RetentionPolicy: q.RetentionPolicy, Now: r.o.Now(),
 	})
 	if err != nil {
-		return r.refuse(w, q, http.StatusBadRequest, err.Error())
+		return &RefusalError{http.StatusBadRequest, err.Error()}
 	}
 	ctx, leave, err := r.running.enter(ctx, Running{
 		Client: q.Client, Text: influxql.Sanitize(q.Text), Database: q.Database, Since: r.o.Now().UTC(),
 	})
 	if err != nil {
-		return r.refuse(w, q, http.StatusServiceUnavailable, err.Error())
+		return &RefusalError{http.StatusServiceUnavailable, err.Error()}
 	}
 	defer leave()
 	budget := r.newBudget()
@@ -115,28 +115,6 @@ func whole(parsed *statement.Request) bool {
 	return len(parsed.Statements) > 0
 }
 
-// refuse answers a whole request with an error.
-func (r *Runner) refuse(w Reply, q *Request, status int, text string) error {
-	o, contentType := q.options()
-	Refuse(w, o, contentType, status, text)
-	return nil
-}
-
-// maxErrorHeader bounds an error in a header.
-const maxErrorHeader = 1024
-
-// Refuse answers a request with an error, as InfluxDB does.
-func Refuse(w Reply, o result.Options, contentType string, status int, text string) {
-	h := w.Header()
-	h.Set("Content-Type", contentType)
-	h.Set("X-Influxdb-Error", text[:min(len(text), maxErrorHeader)])
-	if status == http.StatusServiceUnavailable {
-		h.Set("Retry-After", "1")
-	}
-	w.WriteHeader(status)
-	_, _ = w.Write(result.AppendError(nil, o, text))
-}
-
 // answerError answers an error before anything else was answered: as that of the
 // first statement if it has words for it.
 func (r *Runner) answerError(ctx context.Context, w Reply, q *Request, err error) error {
@@ -152,7 +130,7 @@ func (r *Runner) answerError(ctx context.Context, w Reply, q *Request, err error
 	if ctx.Err() != nil && !errors.Is(err, errCancelled) {
 		return errors.Join(ErrAborted, err) // the client has gone
 	}
-	return r.refuse(w, q, http.StatusServiceUnavailable, err.Error())
+	return &RefusalError{http.StatusServiceUnavailable, err.Error()}
 }
 
 // compresses reports whether the client takes gzip.

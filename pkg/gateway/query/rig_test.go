@@ -20,6 +20,7 @@ import (
 	"ringmaster/pkg/gateway/query"
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/influx/influxtest"
+	"ringmaster/pkg/result"
 	"ringmaster/pkg/serving"
 	"ringmaster/pkg/topology"
 )
@@ -179,7 +180,16 @@ func (g *rig) serve(w http.ResponseWriter, r *http.Request) {
 		if errors.Is(err, query.ErrAborted) {
 			panic(http.ErrAbortHandler)
 		}
-		g.t.Errorf("serving %q: %v", q.Text, err)
+		refusal, ok := errors.AsType[*query.RefusalError](err)
+		if !ok {
+			g.t.Errorf("serving %q: %v", q.Text, err)
+			return
+		}
+		format, contentType := result.Negotiate(r.Header["Accept"])
+		w.Header().Set("Content-Type", contentType)
+		w.Header().Set("X-Influxdb-Error", refusal.Text)
+		w.WriteHeader(refusal.Status)
+		_, _ = w.Write(result.AppendError(nil, result.Options{Format: format, Pretty: q.Pretty}, refusal.Text))
 	}
 }
 

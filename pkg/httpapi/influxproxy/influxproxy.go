@@ -13,6 +13,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -117,7 +118,7 @@ func New(d Deps) httpapi.Dialect {
 		// These three prefixes are InfluxDB's own, inside what other dialects claim.
 		Claims:   []string{"", "/api/v2/write", "/api/v2/query", "/api/v1/prom"},
 		Register: rm.register,
-		Bodies:   writeRoutes(),
+		Bodies:   slices.Concat(writeRoutes(), queryRoutes()),
 		Refuse:   rm.refuse,
 	}
 }

@@ -20,7 +20,8 @@ import (
 )
 
 // Querier runs what clients ask. An error that wraps query.ErrAborted is an answer
-// that was cut off; after any other one nothing has been answered.
+// that was cut off; after any other one nothing has been answered. A *query.RefusalError
+// and a *query.SpansError say what to answer.
 type Querier interface {
 	Serve(ctx context.Context, w query.Reply, q *query.Request) error
 	Hand(ctx context.Context, w query.Reply, h *query.Handed) error
@@ -50,7 +51,8 @@ func (rm *room) registerQueries(r gin.IRouter) {
 func (rm *room) query(c *gin.Context) {
 	if httpapi.OriginalMethod(c.Request) == http.MethodHead {
 		c.Header("Allow", "OPTIONS, GET, POST")
-		writeText(c.Writer, http.StatusMethodNotAllowed, "Method Not Allowed")
+		c.Writer.Header().Del("Request-Id")
+		refuseData(c.Writer, httpapi.Problem{Status: http.StatusMethodNotAllowed})
 		return
 	}
 	pretty := c.Request.URL.Query().Get("pretty") == "true"
@@ -98,12 +100,16 @@ func (rm *room) served(c *gin.Context, o result.Options, err error) {
 		}
 		panic(http.ErrAbortHandler)
 	}
-	if _, spans := errors.AsType[*query.SpansError](err); spans {
-		refuseInflux(c, o, http.StatusBadRequest, err.Error())
-		return
+	status := http.StatusServiceUnavailable
+	if refusal, is := errors.AsType[*query.RefusalError](err); is {
+		status = refusal.Status
+	} else if _, spans := errors.AsType[*query.SpansError](err); spans {
+		status = http.StatusBadRequest
 	}
-	c.Header("Retry-After", "1")
-	refuseInflux(c, o, http.StatusServiceUnavailable, err.Error())
+	if status == http.StatusServiceUnavailable {
+		c.Header("Retry-After", "1")
+	}
+	refuseInflux(c, o, status, err.Error())
 }
 
 // maxQueryBody bounds a body.
@@ -124,12 +130,12 @@ func (rm *room) queryForm(c *gin.Context) (values url.Values, file string) {
 	if err == nil {
 		body, err = readBody(c, rm.maxQueryBody())
 	}
-	inQuery, _ := url.ParseQuery(r.URL.RawQuery) //nolint:errcheck // what can be read counts
-	sources := []url.Values{inQuery}             // the later ones count
+	inQuery, _ := url.ParseQuery(r.URL.RawQuery)
+	sources := []url.Values{inQuery} // the later ones count; what can't be read does not
 	switch {
 	case err != nil:
 	case media == "application/x-www-form-urlencoded" && r.Method == http.MethodPost:
-		inBody, _ := url.ParseQuery(string(body)) //nolint:errcheck // as above
+		inBody, _ := url.ParseQuery(string(body))
 		sources = append(sources, inBody)
 	case media == "multipart/form-data":
 		var inBody url.Values
@@ -177,5 +183,5 @@ func readBody(c *gin.Context, most int64) ([]byte, error) {
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return nil, err
 	}
-	return body, nil //nolint:nilerr // the client has gone; what it sent is not asked for
+	return body, nil // or what has come of it, from a client that has gone
 }

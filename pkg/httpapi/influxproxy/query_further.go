@@ -3,6 +3,7 @@ package influxproxy
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"mime"
 	"net/http"
 
@@ -64,9 +65,7 @@ func (rm *room) serveFlux(c *gin.Context, o result.Options, h *query.Handed, ref
 	empty.Sources, empty.Body = nil, []byte{}
 	answer := &withheld{header: http.Header{}}
 	if err := rm.Querier.Hand(ctx, answer, &empty); err == nil && answer.status == http.StatusForbidden {
-		for name, values := range answer.header {
-			c.Writer.Header()[name] = values
-		}
+		maps.Copy(c.Writer.Header(), answer.header)
 		c.Writer.WriteHeader(answer.status)
 		_, _ = c.Writer.Write(answer.body)
 		return
