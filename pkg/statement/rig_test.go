@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -44,15 +43,20 @@ type answer struct {
 	Messages []string
 }
 
-func newRig(t *testing.T) *rig {
+func client() *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}
+}
+
+func newRig(t *testing.T, opts ...influxtest.Option) *rig {
+	t.Helper()
 	r := &rig{
-		t: t, start: time.Now(), whole: influxtest.Start(t), parts: map[string]*influxtest.Server{},
-		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute},
+		t: t, start: time.Now(), whole: influxtest.Start(t, opts...), parts: map[string]*influxtest.Server{},
+		http: client(),
 	}
 	for i := range 3 {
 		key := fmt.Sprintf("b%d", i)
 		r.keys = append(r.keys, key)
-		r.parts[key] = influxtest.Start(t, func(c *influxtest.Config) { c.Log = os.Stderr })
+		r.parts[key] = influxtest.Start(t, opts...)
 	}
 	return r
 }
@@ -84,7 +88,7 @@ func (r *rig) exec(q string) {
 }
 
 // write writes lines everywhere where they belong.
-func (r *rig) write(db, rp string, lines map[string][]string) {
+func (r *rig) write(db, rp string, lines lines) {
 	for _, m := range slices.Sorted(maps.Keys(lines)) {
 		text := strings.Join(lines[m], "\n")
 		r.whole.WriteLines(db, rp, text)
@@ -103,17 +107,26 @@ func (r *rig) leave(db, rp, measurement string, lines ...string) {
 
 // ask sends a text to a server.
 func (r *rig) ask(s *influxtest.Server, q string, d statement.Defaults) []answer {
-	form := url.Values{"q": {q}, "epoch": {"ns"}, "db": {d.Database}, "rp": {d.RetentionPolicy}}
-	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodPost, s.URL()+"/query", strings.NewReader(form.Encode()))
-	require.NoError(r.t, err)
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.Header.Set("Accept", "application/x-msgpack")
-	res, err := r.http.Do(req)
-	require.NoError(r.t, err, q)
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
+	r.t.Helper()
+	body, err := r.try(s, q, d)
 	require.NoError(r.t, err, q)
 	return decode(r.t, q, body)
+}
+
+func (r *rig) try(s *influxtest.Server, q string, d statement.Defaults) ([]byte, error) {
+	form := url.Values{"q": {q}, "epoch": {"ns"}, "db": {d.Database}, "rp": {d.RetentionPolicy}}
+	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodPost, s.URL()+"/query", strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", "application/x-msgpack") // tells integers from floats
+	res, err := r.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	return io.ReadAll(res.Body)
 }
 
 func decode(t *testing.T, q string, body []byte) []answer {

@@ -251,11 +251,18 @@ func (p *split) ask(bounds influxql.Expr) (known mapper, probes []Ask, into []*s
 }
 
 // hides reports whether what the parts ask could hide what is wrong with the
-// statement: since its wildcards are written out, or since they are not asked.
+// statement: since its wildcards and types are written out, or since they are not
+// asked.
 func (p *split) hides() (found bool) {
 	eachSelect(p.ast, func(s *influxql.SelectStatement) {
 		onlyTime := !slices.ContainsFunc(s.Fields, func(f *influxql.Field) bool { return !isTime(f) })
 		found = found || s.HasFieldWildcard() || onlyTime
+		if s.Condition != nil {
+			influxql.WalkFunc(s.Condition, func(n influxql.Node) {
+				call, ok := n.(*influxql.Call)
+				found = found || ok && !isNow(call)
+			})
+		}
 	})
 	return found || len(hazards(p.ast)) > 0
 }

@@ -83,6 +83,10 @@ func firstOf(row []any) string {
 // databases have of one name as one.
 func (s *Statement) onlyDatabase() (string, error) {
 	db, first := s.Database, true
+	switch s.AST.(type) {
+	case *influxql.ShowMeasurementsStatement, *influxql.ShowTagKeysStatement, *influxql.ShowTagValuesStatement:
+		return db, nil // a server only looks at the names
+	}
 	for _, m := range s.measurements() {
 		of := s.databaseOf(m)
 		if !first && of != db {
