@@ -43,7 +43,8 @@ func classify(ast influxql.Statement) (class Class, refusal string) {
 	case *influxql.CreateDatabaseStatement, *influxql.CreateRetentionPolicyStatement:
 		return CreateEverywhere, ""
 	case *influxql.DeleteSeriesStatement, *influxql.DropSeriesStatement, *influxql.DropMeasurementStatement,
-		*influxql.DropDatabaseStatement, *influxql.DropRetentionPolicyStatement, *influxql.AlterRetentionPolicyStatement:
+		*influxql.DropDatabaseStatement, *influxql.DropRetentionPolicyStatement, *influxql.AlterRetentionPolicyStatement,
+		*influxql.DeleteStatement: // a form of DELETE that the parser never makes
 		return DropEverywhere, ""
 	default:
 		return Refused, refusalOf(ast)

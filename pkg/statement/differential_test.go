@@ -25,7 +25,9 @@ const (
 )
 
 // base is the beginning of the data: a Monday, when a shard group of a week begins.
-func (r *rig) base() int64 { return r.start.Truncate(7 * 24 * time.Hour).Add(-14 * 24 * time.Hour).UnixNano() }
+func (r *rig) base() int64 {
+	return r.start.Truncate(7 * 24 * time.Hour).Add(-14 * 24 * time.Hour).UnixNano()
+}
 
 // at writes times for {12h}: that many hours after the base.
 func (r *rig) at(q string) string {
@@ -131,7 +133,7 @@ func TestAnswersAreThoseOfOneServer(t *testing.T) {
 			r := newRig(t, influxtest.WithIndex(index))
 			r.fill()
 			for _, file := range []string{"testdata/select.txt", "testdata/show.txt"} {
-				for _, q := range statements(t, file) {
+				for _, q := range statementsOf(t, file) {
 					r.same(q)
 				}
 			}
@@ -156,7 +158,7 @@ func seed(t *testing.T) uint64 {
 	return n
 }
 
-func statements(t *testing.T, file string) (all []string) {
+func statementsOf(t testing.TB, file string) (all []string) {
 	t.Helper()
 	f, err := os.Open(file)
 	require.NoError(t, err)

@@ -55,7 +55,10 @@ func Parse(q string, params map[string]any, d Defaults) (*Request, error) {
 		case tok == influxql.EOF, tok == influxql.SEMICOLON:
 			text := pos.to(at)
 			if !ended {
-				r.Statements[len(r.Statements)-1].Text = text
+				last := r.Statements[len(r.Statements)-1]
+				if last.Text = text; strings.Contains(q, "\x00") {
+					last.Text = textOf(last.AST) // the parser loses count there
+				}
 			}
 			if tok == influxql.EOF {
 				return r, nil

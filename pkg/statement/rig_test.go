@@ -114,12 +114,27 @@ func (r *rig) ask(s *influxtest.Server, q string, d statement.Defaults) []answer
 }
 
 func (r *rig) try(s *influxtest.Server, q string, d statement.Defaults) ([]byte, error) {
-	form := url.Values{"q": {q}, "epoch": {"ns"}, "db": {d.Database}, "rp": {d.RetentionPolicy}}
+	return r.post(s, url.Values{"q": {q}, "epoch": {"ns"}, "db": {d.Database}, "rp": {d.RetentionPolicy}})
+}
+
+func (r *rig) post(s *influxtest.Server, form url.Values) ([]byte, error) {
 	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodPost, s.URL()+"/query", strings.NewReader(form.Encode()))
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	return r.do(req)
+}
+
+func (r *rig) get(s *influxtest.Server, form url.Values) ([]byte, error) {
+	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, s.URL()+"/query?"+form.Encode(), nil)
+	if err != nil {
+		return nil, err
+	}
+	return r.do(req)
+}
+
+func (r *rig) do(req *http.Request) ([]byte, error) {
 	req.Header.Set("Accept", "application/x-msgpack") // tells integers from floats
 	res, err := r.http.Do(req)
 	if err != nil {
@@ -283,7 +298,7 @@ func rows(m statement.Merge, all []series) []series {
 	for _, s := range all {
 		one.Values = append(one.Values, s.Values...)
 	}
-	switch m.Kind {
+	switch m.Kind { //nolint:exhaustive // the others stay as they come
 	case statement.Rows:
 		slices.SortStableFunc(one.Values, func(a, b []any) int { return strings.Compare(m.Key(a), m.Key(b)) })
 	case statement.Union:
@@ -334,8 +349,10 @@ func sum(plan *statement.Plan, got []answer) []series {
 // values are those of tags in the order of their keys.
 func values(tags map[string]string) []string {
 	var v []string
-	for _, k := range slices.Sorted(maps.Keys(tags)) {
+	for _, k := range keys(tags) {
 		v = append(v, tags[k])
 	}
 	return v
 }
+
+func keys(tags map[string]string) []string { return slices.Sorted(maps.Keys(tags)) }

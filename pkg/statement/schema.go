@@ -2,6 +2,7 @@ package statement
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/influxdata/influxql"
@@ -73,14 +74,7 @@ func (m mapper) FieldDimensions(source *influxql.Measurement) (
 	fields map[string]influxql.DataType, dimensions map[string]struct{}, err error,
 ) {
 	s := m.of(source)
-	fields, dimensions = map[string]influxql.DataType{}, map[string]struct{}{}
-	for name, t := range s.fields {
-		fields[name] = t
-	}
-	for name := range s.tags {
-		dimensions[name] = struct{}{}
-	}
-	return fields, dimensions, nil
+	return maps.Clone(s.fields), maps.Clone(s.tags), nil
 }
 
 // MapType is how a server finds the type of a name: that of the field, or it is a

@@ -13,16 +13,16 @@ import (
 // lists names the databases of sources given by regular expressions, and those of
 // which leftovers have to be told apart before they are counted.
 func (s *Statement) lists() []string {
+	if s.Class == ShowMerged {
+		return s.listsOfShow()
+	}
 	var lists []string
-	switch s.Class {
-	case Read, Into:
+	if s.Class == Read || s.Class == Into {
 		for _, source := range s.Sources() {
 			if source.Regex != nil && source.Database != "" {
 				lists = append(lists, source.Database)
 			}
 		}
-	case ShowMerged:
-		return s.listsOfShow()
 	}
 	return lists
 }
@@ -115,7 +115,7 @@ func (s *Statement) planSelect(c Circle) (*Plan, error) {
 		}
 		return p.guarded(p.plan(nil))
 	}
-	if err := p.divisible(c); err != nil {
+	if err := p.divisible(); err != nil {
 		return nil, err
 	}
 	return p.probe()
@@ -171,7 +171,7 @@ func (p *split) whole(backend string) (*Plan, error) {
 
 // divisible refuses what would need points of several backends in one series: a
 // measurement of one name in two databases. A server reads both as one series.
-func (p *split) divisible(c Circle) error {
+func (p *split) divisible() error {
 	type home struct{ backend, database string }
 	homes := map[string]home{}
 	for _, at := range p.placed {
@@ -382,11 +382,12 @@ func (p *split) of(sources influxql.Sources, backend string, n *int) influxql.So
 		case *influxql.SubQuery:
 			queryFirst = queryFirst || i == 0
 			source.Statement.Sources = p.of(source.Statement.Sources, backend, n)
-			if len(source.Statement.Sources) > 0 {
+			switch {
+			case len(source.Statement.Sources) > 0:
 				some = true
-			} else if !queryFirst {
+			case !queryFirst:
 				continue
-			} else {
+			default:
 				source.Statement.Sources = influxql.Sources{&influxql.Measurement{Name: absentTag}}
 			}
 			if !slices.ContainsFunc(source.Statement.Fields, func(f *influxql.Field) bool { return !isTime(f) }) {

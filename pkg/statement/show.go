@@ -50,14 +50,14 @@ func (s *Statement) planShow(c Circle) (*Plan, error) {
 		if estimated(ast.Exact, ast.Sources, ast.Condition, ast.Dimensions, ast.Limit, ast.Offset) {
 			return s.planEstimate(c, db, false)
 		}
-		return s.planCount(c, db, Sum)
+		return s.planCount(c, Sum)
 	case *influxql.ShowSeriesCardinalityStatement:
 		if estimated(ast.Exact, ast.Sources, ast.Condition, ast.Dimensions, ast.Limit, ast.Offset) {
 			return s.planEstimate(c, db, true)
 		}
 	}
 	if _, grouped := s.open(); grouped {
-		return s.planCount(c, db, BySeries)
+		return s.planCount(c, BySeries)
 	}
 	return p, s.everyone(p, backends)
 }
@@ -189,7 +189,7 @@ func (s *Statement) planEstimate(c Circle, db string, series bool) (*Plan, error
 // planCount plans counts that have to be asked for by names, since they can't be
 // filtered by measurement afterwards, or since what they are grouped by is found
 // over all measurements.
-func (s *Statement) planCount(c Circle, db string, kind Kind) (*Plan, error) {
+func (s *Statement) planCount(c Circle, kind Kind) (*Plan, error) {
 	from, grouped := s.open()
 	if len(from) == 0 {
 		from = influxql.Sources{&influxql.Measurement{Regex: everything()}}

@@ -145,6 +145,9 @@ func (s *Statement) database() string {
 
 // fault is what a server answers before it looks at data.
 func (s *Statement) fault() *Fault {
+	if f := timeless(s.AST); f != nil {
+		return f
+	}
 	switch ast := s.AST.(type) {
 	case *influxql.SelectStatement:
 		return s.faultOfSelect(ast)
@@ -161,6 +164,29 @@ func (s *Statement) fault() *Fault {
 		}
 	}
 	return nil
+}
+
+// timeless is the fault of a statement about names that asks for a time.
+func timeless(ast influxql.Statement) *Fault {
+	var what string
+	switch ast.(type) {
+	case *influxql.ShowMeasurementsStatement:
+		what = "MEASUREMENTS"
+	case *influxql.ShowMeasurementCardinalityStatement:
+		what = "MEASUREMENT EXACT CARDINALITY"
+	case *influxql.ShowSeriesCardinalityStatement:
+		what = "SERIES EXACT CARDINALITY"
+	case *influxql.ShowTagKeyCardinalityStatement:
+		what = "TAG KEY EXACT CARDINALITY"
+	case *influxql.ShowFieldKeyCardinalityStatement:
+		what = "FIELD KEY CARDINALITY"
+	default:
+		return nil
+	}
+	if c := conditionOf(ast); *c == nil || !influxql.HasTimeExpr(*c) {
+		return nil
+	}
+	return &Fault{Message: "SHOW " + what + " doesn't support time in WHERE clause", Unnumbered: true}
 }
 
 const noDatabase = "database name required"

@@ -82,7 +82,7 @@ type Statement struct {
 
 // Fault is an error that needs no data. It ends the request as an error of the
 // statement does.
-type Fault struct {
+type Fault struct { //nolint:errname // first of all it is what a statement has
 	Message string
 	// Unnumbered faults are answered as those of statement 0, whichever statement
 	// has them: InfluxDB does so.
