@@ -38,7 +38,7 @@ type cluster struct {
 	revision uint64
 	topology *topology.Topology
 	state    serving.State
-	sessions []*session
+	sessions []*fakeSession
 	leases   map[string]*lease
 	streams  map[string]*stream
 	backends map[string]*backend
@@ -95,8 +95,8 @@ func (c *cluster) publish() {
 	}
 }
 
-// session is a process's.
-type session struct {
+// fakeSession is a process's.
+type fakeSession struct {
 	cluster *cluster
 
 	mu      sync.Mutex
@@ -106,15 +106,15 @@ type session struct {
 	dead    time.Time // when nobody waits for it any more
 }
 
-func (c *cluster) session() *session {
+func (c *cluster) session() *fakeSession {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := &session{cluster: c, current: c.view(), changed: make(chan struct{}), sends: map[*serving.View]map[string]int{}}
+	s := &fakeSession{cluster: c, current: c.view(), changed: make(chan struct{}), sends: map[*serving.View]map[string]int{}}
 	c.sessions = append(c.sessions, s)
 	return s
 }
 
-func (s *session) install(v *serving.View) {
+func (s *fakeSession) install(v *serving.View) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if v.Revision <= s.current.Revision {
@@ -125,13 +125,13 @@ func (s *session) install(v *serving.View) {
 	s.changed = make(chan struct{})
 }
 
-func (s *session) View() *serving.View {
+func (s *fakeSession) View() *serving.View {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.current
 }
 
-func (s *session) Changed() <-chan struct{} {
+func (s *fakeSession) Changed() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.changed
@@ -139,13 +139,13 @@ func (s *session) Changed() <-chan struct{} {
 
 var errDead = errors.New("its session has run out")
 
-func (s *session) isDead() bool {
+func (s *fakeSession) isDead() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return !s.dead.IsZero()
 }
 
-func (s *session) BeginSend(url string) (serving.Mode, func(), error) {
+func (s *fakeSession) BeginSend(url string) (serving.Mode, func(), error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.dead.IsZero() {
@@ -165,7 +165,7 @@ func (s *session) BeginSend(url string) (serving.Mode, func(), error) {
 	}, nil
 }
 
-func (s *session) Change(ctx context.Context, change func(*serving.View) (serving.State, error)) (*serving.View, error) {
+func (s *fakeSession) Change(ctx context.Context, change func(*serving.View) (serving.State, error)) (*serving.View, error) {
 	for {
 		if err := context.Cause(ctx); err != nil {
 			return nil, err
@@ -196,7 +196,7 @@ func (s *session) Change(ctx context.Context, change func(*serving.View) (servin
 }
 
 // passed reports whether nothing goes on by a mode of a revision older than this.
-func (s *session) passed(revision uint64) bool {
+func (s *fakeSession) passed(revision uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.dead.IsZero() && time.Now().After(s.dead) {
@@ -215,12 +215,12 @@ func (s *session) passed(revision uint64) bool {
 	return true
 }
 
-func (s *session) AwaitSends(ctx context.Context, revision uint64) error {
+func (s *fakeSession) AwaitSends(ctx context.Context, revision uint64) error {
 	for {
 		s.cluster.mu.Lock()
 		sessions := slices.Clone(s.cluster.sessions)
 		s.cluster.mu.Unlock()
-		if !slices.ContainsFunc(sessions, func(s *session) bool { return !s.passed(revision) }) {
+		if !slices.ContainsFunc(sessions, func(s *fakeSession) bool { return !s.passed(revision) }) {
 			return nil
 		}
 		select {
@@ -546,7 +546,7 @@ func (c *connection) Close() {}
 // member is a process with all its parts.
 type member struct {
 	*process
-	session *session
+	session *fakeSession
 	store   *replay.Store
 	keeper  *replay.Keeper
 	cancel  context.CancelFunc

@@ -41,9 +41,9 @@ type Options struct {
 	Leases  Leases
 	Letters Letters
 	Dial    Dialer
-	// Preparer is nil when lost databases are not made again: the replay then waits
+	// Restorer is nil when lost databases are not made again: the replay then waits
 	// until somebody has made them.
-	Preparer Preparer
+	Restorer Restorer
 	// ID names the process in its leases.
 	ID string
 	// Batch, WriteTimeout, ProbeEvery, Settle, SettleLimit: 0 means the default.

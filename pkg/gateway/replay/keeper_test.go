@@ -244,14 +244,14 @@ func TestRefusedPointsBecomeDeadLetters(t *testing.T) {
 	}
 }
 
-// preparing makes databases.
-type preparing struct {
+// restoring makes databases.
+type restoring struct {
 	mu   sync.Mutex
 	err  error
 	made []string
 }
 
-func (p *preparing) Prepare(_ context.Context, url, database, policy string) error {
+func (p *restoring) Restore(_ context.Context, url, database, policy string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.made = append(p.made, url+" "+database+" "+policy)
@@ -261,20 +261,20 @@ func (p *preparing) Prepare(_ context.Context, url, database, policy string) err
 func TestALostDatabaseIsMadeAgain(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		prepare error
+		restore error
 		stored  bool
 		letters int
 	}{
 		"made":                {stored: true},
-		"nobody has it":       {prepare: replay.ErrNowhere, letters: 1},
-		"nobody can tell yet": {prepare: errDown},
+		"nobody has it":       {restore: replay.ErrNowhere, letters: 1},
+		"nobody can tell yet": {restore: errDown},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				c := newCluster(t, []string{backendURL})
-				p := &preparing{err: test.prepare}
-				m := c.join(func(o *replay.Options) { o.Preparer = p })
+				p := &restoring{err: test.restore}
+				m := c.join(func(o *replay.Options) { o.Restorer = p })
 				defer m.stop()
 				c.fail(t, m, backendURL)
 				require.NoError(t, m.store.Append(t.Context(), backendURL, frameOf(m, "db", "rp", "m v=1i 1")))

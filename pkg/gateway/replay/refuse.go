@@ -13,8 +13,8 @@ import (
 	"ringmaster/pkg/influx"
 )
 
-// mostPrepared is how often on end a database is made before that counts as failed.
-const mostPrepared = 2
+// mostRestored is how often on end a database is made before that counts as failed.
+const mostRestored = 2
 
 // store sends pieces of one database and policy to a server, together, and returns
 // when all of their points are stored there, or are among the dead letters since the
@@ -46,7 +46,7 @@ func (a *attendance) send(ctx context.Context, url string, server Server, pieces
 	k := a.keeper
 	db, rp := pieces[0].of.Database, pieces[0].of.RetentionPolicy
 	lines := join(pieces)
-	for prepared := 0; ; prepared++ {
+	for restored := 0; ; restored++ {
 		sending, cancel := context.WithTimeout(ctx, k.options.WriteTimeout)
 		err := a.guarded(sending, func(ctx context.Context) error { return server.Write(ctx, db, rp, lines) })
 		cancel()
@@ -58,10 +58,10 @@ func (a *attendance) send(ctx context.Context, url string, server Server, pieces
 			return errLeaseLost
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case !missing(err) || k.options.Preparer == nil || prepared >= mostPrepared:
+		case !missing(err) || k.options.Restorer == nil || restored >= mostRestored:
 			return &unreachableError{err}
 		}
-		made := k.options.Preparer.Prepare(ctx, url, db, rp)
+		made := k.options.Restorer.Restore(ctx, url, db, rp)
 		switch {
 		case errors.Is(made, ErrNowhere):
 			var refusal *influx.Error

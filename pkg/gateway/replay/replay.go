@@ -86,10 +86,11 @@ type Letters interface {
 	Refuse(ctx context.Context, id string, p events.PointsRefuse) error
 }
 
-// Preparer makes a database with its retention policies, as other backends have
-// them, on a backend that lacks it. ErrNowhere: no backend has it.
-type Preparer interface {
-	Prepare(ctx context.Context, backendURL, database, policy string) error
+// Restorer makes a database with its retention policies, as other backends have
+// them, on a backend that lacks it, or the policy that is named. ErrNowhere: no
+// backend has it.
+type Restorer interface {
+	Restore(ctx context.Context, backendURL, database, policy string) error
 }
 
 // ErrNowhere says that no backend has what one lacks.

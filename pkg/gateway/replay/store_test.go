@@ -18,7 +18,7 @@ import (
 )
 
 // storeOn returns a store of its own on a cluster, without anybody who replays.
-func storeOn(c *cluster, change func(*replay.StoreOptions)) (*replay.Store, *session) {
+func storeOn(c *cluster, change func(*replay.StoreOptions)) (*replay.Store, *fakeSession) {
 	s := c.session()
 	o := replay.StoreOptions{Streams: c, Session: s, MaxBytes: 10_000, MaxAge: time.Hour, Throttle: time.Second}
 	change(&o)
@@ -91,7 +91,7 @@ func TestReserve(t *testing.T) {
 }
 
 // drainMode puts the backend into draining mode, with nobody who replays.
-func drainMode(t *testing.T, c *cluster, s *session) {
+func drainMode(t *testing.T, c *cluster, s *fakeSession) {
 	t.Helper()
 	for _, m := range []serving.Mode{serving.Suspect, serving.Hinting, serving.Draining} {
 		_, err := s.Change(t.Context(), func(v *serving.View) (serving.State, error) {

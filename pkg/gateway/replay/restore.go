@@ -11,7 +11,7 @@ import (
 	"ringmaster/pkg/topology"
 )
 
-// Copier is a Preparer that copies what a backend lacks from the others: the
+// Copier is a Restorer that copies what a backend lacks from the others: the
 // database with all its retention policies, with exactly their attributes.
 type Copier struct {
 	view func() *serving.View
@@ -24,10 +24,15 @@ func NewCopier(view func() *serving.View, open func(*topology.Backend) (*influx.
 	return &Copier{view: view, open: open}
 }
 
-// Prepare makes the database, and the policy in it unless it is "", on the backend.
+// Prepare is Restore for a database whose policies are not asked for by name.
+func (c *Copier) Prepare(ctx context.Context, backendURL, database string) error {
+	return c.Restore(ctx, backendURL, database, "")
+}
+
+// Restore makes the database, and the policy in it unless it is "", on the backend.
 // ErrNowhere: every other backend has answered, and none has them. With no other
 // backend at all nobody can say, which is another error.
-func (c *Copier) Prepare(ctx context.Context, backendURL, database, policy string) error {
+func (c *Copier) Restore(ctx context.Context, backendURL, database, policy string) error {
 	var to *topology.Backend
 	var others []topology.Backend
 	for _, b := range c.view().Backends() {
