@@ -120,6 +120,15 @@ func (p *Prober) Backends(context.Context) map[string]Status {
 	return maps.Clone(p.status)
 }
 
+// Active reports whether the backend with this URL answered its last ping. One that
+// has not been asked, such as one that a circle had before, counts as if it did.
+func (p *Prober) Active(url string) bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	s, asked := p.status[url]
+	return !asked || s.Active
+}
+
 // watched is a backend that a goroutine of its own probes.
 type watched struct {
 	sealed string

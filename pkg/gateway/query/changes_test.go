@@ -1,6 +1,7 @@
 package query_test
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
 	"testing"
@@ -88,6 +89,31 @@ func TestNothingIsTakenAwayWhileSomethingIsInTheWay(t *testing.T) {
 	require.Contains(t, got, "not done: "+at)
 }
 
+func TestOnlyAllowedDatabases(t *testing.T) {
+	g := newRig(t)
+	load(g)
+	top := g.session.view.Topology.Clone()
+	top.Databases = []string{"d"}
+	g.set(top, serving.State{})
+	g.same(`SELECT * FROM m1`)
+	for _, q := range []string{`SELECT v FROM e..x`, `SELECT v INTO e..y FROM m1`, `SHOW MEASUREMENTS ON e`, `DROP DATABASE e`, `CREATE DATABASE e`} {
+		got := g.post(q)
+		require.Equal(t, http.StatusBadRequest, got.status, q)
+		require.Equal(t, `{"error":"database forbidden: e"}`+"\n", got.body, q)
+	}
+}
+
+func TestAProcessThatMustNotServeSaysSo(t *testing.T) {
+	g := newRig(t)
+	load(g)
+	g.session.refuse = errors.New("this process has lost its session")
+	for _, q := range []string{single, several, `CREATE DATABASE z`, `DROP DATABASE d`, `SHOW STATS`} {
+		got := g.post(q)
+		require.Equal(t, http.StatusServiceUnavailable, got.status, q)
+		require.Contains(t, got.body, "this process has lost its session", q)
+	}
+}
+
 func TestWhatIsRefusedSaysWhy(t *testing.T) {
 	g := newRig(t)
 	load(g)
@@ -108,4 +134,7 @@ func TestEachServerSpeaksForItself(t *testing.T) {
 	}
 	g.health.set(g.circles[1][2], true)
 	require.Contains(t, g.post(`SHOW STATS`).body, "backend "+g.circles[1][2]+" does not answer and is left out")
+	// Nor one of which nobody knows that it is gone.
+	g.servers[g.circles[0][2]].Kill()
+	require.Contains(t, g.post(`SHOW STATS`).body, "backend "+g.circles[0][2]+" does not answer and is left out")
 }

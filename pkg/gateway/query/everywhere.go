@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -27,16 +28,14 @@ type outcome struct {
 func (x *execution) create(ctx context.Context, id int, s *statement.Statement) error {
 	pass, err := x.r.o.Session.BeginRead()
 	if err != nil {
-		return x.notServing(err)
+		return notServing(err)
 	}
 	defer pass.End()
 	return x.everywhere(ctx, pass.View(), id, s)
 }
 
 // notServing is the answer while this process must not serve.
-func (x *execution) notServing(err error) error {
-	return &UnavailableError{Reasons: []string{err.Error()}}
-}
+func notServing(err error) error { return &RefusalError{http.StatusServiceUnavailable, err.Error()} }
 
 // drop runs a statement that takes something away, when nothing is in the way that
 // could bring it back: open moves, writes that wait for a backend, a backend that
@@ -44,7 +43,7 @@ func (x *execution) notServing(err error) error {
 func (x *execution) drop(ctx context.Context, id int, s *statement.Statement) error {
 	pass, err := x.r.o.Session.BeginRead()
 	if err != nil {
-		return x.notServing(err)
+		return notServing(err)
 	}
 	defer func() { pass.End() }()
 	if err := x.inTheWay(pass.View()); err != nil {
@@ -62,7 +61,7 @@ func (x *execution) drop(ctx context.Context, id int, s *statement.Statement) er
 		// What has happened meanwhile counts.
 		now, err := x.r.o.Session.BeginRead()
 		if err != nil {
-			return x.notServing(err)
+			return notServing(err)
 		}
 		pass.End()
 		pass = now
@@ -97,7 +96,7 @@ func (x *execution) everywhere(ctx context.Context, v *serving.View, id int, s *
 	}
 	backends := v.Backends()
 	if len(backends) == 0 {
-		return &UnavailableError{Reasons: []string{"there are no backends"}}
+		return notServing(errors.New("there are no backends"))
 	}
 	x.changed = true
 	outcomes := make([]outcome, len(backends))
@@ -205,7 +204,7 @@ func agreement(outcomes []outcome) error {
 func (x *execution) showAll(ctx context.Context, id int, s *statement.Statement) error {
 	pass, err := x.r.o.Session.BeginRead()
 	if err != nil {
-		return x.notServing(err)
+		return notServing(err)
 	}
 	defer pass.End()
 	v := pass.View()
@@ -215,14 +214,14 @@ func (x *execution) showAll(ctx context.Context, id int, s *statement.Statement)
 	for i := range backends {
 		b := &backends[i]
 		p.backends[b.URL] = b
-		if x.r.o.Health.Active(b.URL) {
+		if x.r.o.Health.Active(b.URL) && x.r.lessons.of(b.URL) == "" {
 			p.circle.Backends = append(p.circle.Backends, b.URL)
 			continue
 		}
 		remarks = append(remarks, result.Message{Level: result.Warning, Text: "backend " + b.URL + " does not answer and is left out"})
 	}
 	if len(p.circle.Backends) == 0 {
-		return &UnavailableError{Reasons: []string{"no backend answers"}}
+		return notServing(errors.New("no backend answers"))
 	}
 	plan, err := s.Plan(p.circle)
 	if err != nil {

@@ -34,9 +34,14 @@ func (e *SpansError) Error() string { return e.Reason }
 
 // Hand hands a request to the backend that owns all of its sources, and its answer
 // to the client as it comes. An error leaves the answer to the caller, unless it
-// wraps [ErrAborted]: a *[SpansError], an *[UnavailableError], or what has ended the
-// request.
+// wraps [ErrAborted]: a *[RefusalError], a *[SpansError], an *[UnavailableError], or
+// what has ended the request.
 func (r *Runner) Hand(ctx context.Context, w Reply, h *Handed) error {
+	for _, s := range h.Sources {
+		if err := r.allowed(s.Database); err != nil {
+			return err
+		}
+	}
 	ctx, leave, err := r.running.enter(ctx, Running{Client: h.Client, Text: h.Text, Since: r.o.Now().UTC()})
 	if err != nil {
 		return &UnavailableError{Reasons: []string{err.Error()}}

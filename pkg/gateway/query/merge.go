@@ -245,7 +245,7 @@ func (b *byKey) advance(i int) bool {
 
 // Next moves to the row with the least key; of equal ones to that of the first part.
 func (b *byKey) Next() bool {
-	if b.err != nil {
+	if b.err != nil || b.at < 0 {
 		return false
 	}
 	from := b.at

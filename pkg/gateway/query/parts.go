@@ -63,6 +63,10 @@ func (x *execution) ask(ctx context.Context, p *place, asks []statement.Ask) (pa
 	return parts, closeAll, nil
 }
 
+// maxChunk bounds how many rows of each backend are in memory at a time, whatever a
+// client asks for.
+const maxChunk = 100_000
+
 // maxAsking is how many backends are asked at a time.
 const maxAsking = 32
 
@@ -73,7 +77,7 @@ func (x *execution) begin(watch *watch, p *place, ask statement.Ask) (*part, err
 	}
 	question := influx.Question{
 		Text: ask.Text, Database: x.q.Database, RetentionPolicy: x.q.RetentionPolicy,
-		ReadOnly: x.q.ReadOnly, ChunkSize: x.q.chunkSize(),
+		ReadOnly: x.q.ReadOnly, ChunkSize: min(x.q.chunkSize(), maxChunk),
 	}
 	if ask.Original {
 		question.Params = x.q.Params

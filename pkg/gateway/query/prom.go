@@ -25,6 +25,9 @@ func (r *Runner) ReadProm(ctx context.Context, w Reply, h *Handed, read *prom.Re
 		h.Sources = []Source{{database, name}}
 		return r.Hand(ctx, w, h)
 	}
+	if err := r.allowed(database); err != nil {
+		return err
+	}
 	ctx, leave, err := r.running.enter(ctx, Running{Client: h.Client, Text: h.Text, Database: database, Since: r.o.Now().UTC()})
 	if err != nil {
 		return &UnavailableError{Reasons: []string{err.Error()}}

@@ -79,6 +79,9 @@ func (r *Runner) Serve(ctx context.Context, w Reply, q *Request) error {
 	if err != nil {
 		return &RefusalError{http.StatusBadRequest, err.Error()}
 	}
+	if err := r.allowed(databases(parsed)...); err != nil {
+		return err
+	}
 	ctx, leave, err := r.running.enter(ctx, Running{
 		Client: q.Client, Text: influxql.Sanitize(q.Text), Database: q.Database, Since: r.o.Now().UTC(),
 	})
@@ -129,6 +132,9 @@ func (r *Runner) answerError(ctx context.Context, w Reply, q *Request, err error
 	}
 	if ctx.Err() != nil && !errors.Is(err, errCancelled) {
 		return errors.Join(ErrAborted, err) // the client has gone
+	}
+	if refusal, is := errors.AsType[*RefusalError](err); is {
+		return refusal
 	}
 	return &RefusalError{http.StatusServiceUnavailable, err.Error()}
 }
