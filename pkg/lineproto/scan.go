@@ -38,6 +38,7 @@ type Scanner struct {
 	escaped bool // the name is not what stands in text
 	judged  bool // text and name were made by the parser
 	name    []byte
+	shape   uint64 // of the fields
 
 	marks    marks
 	sought   int // the place at which the next mark is looked for, -1 if unknown
@@ -97,6 +98,15 @@ func (s *Scanner) Measurement() []byte {
 // Key returns measurement and tags as they stand in the line, escaped; the tags may
 // be in any order. It is valid until the next call of Next or Reset.
 func (s *Scanner) Key() []byte { return s.text[:s.keyLen] }
+
+// Shape returns a hash of the names and types of the line's fields, in their order:
+// lines of one shape have the same fields. It is 0 when it is not known.
+func (s *Scanner) Shape() uint64 {
+	if s.judged {
+		return 0
+	}
+	return s.shape
+}
 
 // Time returns the point's time in nanoseconds: that of the line, or else the one
 // given to Reset.

@@ -206,13 +206,14 @@ func (s *Scanner) fieldsEnd(i int) int {
 		from++
 		i = s.marks.next()
 	}
-	for {
+	for shape := uint64(0); ; {
 		if at(b, i) != '=' {
 			i = s.nameEnd(i)
 		}
 		if i == from || at(b, i) != '=' {
 			return -1
 		}
+		shape = mixName(shape, b, from, i)
 		from = i + 1
 		s.marks.ready()
 		i = s.marks.take()
@@ -224,16 +225,47 @@ func (s *Scanner) fieldsEnd(i int) int {
 		} else if !isValue(b, from, i) {
 			return -1
 		}
+		shape = mix(shape, uint64(kindOf(b[from], b[i-1])))
 		switch at(b, i) {
 		case ',':
 			from = i + 1
 			s.marks.ready()
 			i = s.marks.take()
 		case ' ', '\n':
+			s.shape = shape
 			return i
 		default:
 			return -1
 		}
+	}
+}
+
+// mix goes on with a hash by eight bytes.
+func mix(h, w uint64) uint64 {
+	h = (h ^ w) * 0x9e3779b97f4a7c15
+	return h ^ h>>29
+}
+
+// mixName goes on with a hash by the bytes from..to and how many there are.
+func mixName(h uint64, b []byte, from, to int) uint64 {
+	n := to - from
+	for ; to-from > 8; from += 8 {
+		h = mix(h, load(b, from))
+	}
+	return mix(h, load(b, from)<<(64-8*(to-from))^uint64(n)<<56)
+}
+
+// kindOf is the type of a value by its first and last bytes.
+func kindOf(first, last byte) Kind {
+	switch {
+	case first == '"':
+		return String
+	case first >= 'A':
+		return Boolean
+	case last == 'i':
+		return Integer
+	default:
+		return Float
 	}
 }
 
