@@ -71,7 +71,7 @@ func (w *write) answer(words string, bad int) error {
 	for i := range w.parts {
 		p := &w.parts[i]
 		switch {
-		case p.points == 0 || p.outcome.state == stored || p.outcome.state == hinted:
+		case p.points == 0 || p.outcome.state == unsent || p.outcome.state == stored || p.outcome.state == hinted:
 		case p.outcome.state == refused:
 			refusals = append(refusals, p)
 		default:
@@ -159,7 +159,9 @@ func (w *write) line(p *part, detail string) int {
 	n := 0
 	for s.Reset(w.body.data, lineproto.Nanoseconds, 0); s.Next(); n++ {
 		to := r.owners(nil, w.db, s.Measurement())
-		if !slices.ContainsFunc(to.targets, func(t *target) bool { return t.url == p.target.url && t.circle == p.target.circle && t.secondary == p.target.secondary }) {
+		if !slices.ContainsFunc(to.targets, func(t *target) bool {
+			return t.url == p.target.url && t.circle == p.target.circle && t.secondary == p.target.secondary
+		}) {
 			continue
 		}
 		if fits(detail, s.AppendLine(nil), len(s.Key()), string(s.Measurement())) {

@@ -37,7 +37,6 @@ func (w *write) read(r *Request) error {
 		if err := w.unzip.Reset(source); err != nil {
 			return err
 		}
-		defer w.unzip.Close()
 		source, size, limit = w.unzip, 4*size, inflated*limit
 	}
 	if size <= 0 {

@@ -133,7 +133,9 @@ func (s *session) change(f func(serving.State) (serving.State, error)) error {
 
 // turn changes the mode of a backend.
 func (s *session) turn(url string, from, to serving.Mode, reason string) error {
-	return s.change(func(st serving.State) (serving.State, error) { return st.WithMode(url, from, to, reason, time.Unix(0, 0)) })
+	return s.change(func(st serving.State) (serving.State, error) {
+		return st.WithMode(url, from, to, reason, time.Unix(0, 0))
+	})
 }
 
 // awaitSends returns when nothing is under way to a backend.

@@ -177,12 +177,12 @@ type Ingest struct {
 	stop    context.CancelFunc
 	lanes   sync.WaitGroup
 
-	budget  budget
-	router  atomic.Pointer[router]
-	known   conflicts
-	stats   counters
-	writes  sync.Pool // of *write
-	absent  absences
+	budget budget
+	router atomic.Pointer[router]
+	known  conflicts
+	stats  counters
+	writes sync.Pool // of *write
+	absent absences
 
 	mu       sync.Mutex
 	closed   bool

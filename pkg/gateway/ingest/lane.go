@@ -39,45 +39,29 @@ const mostGrouped = 4096
 // share is which part of the budget one backend's lanes may hold.
 const share = 4
 
-// enqueue puts all parts of a write into their lanes, in one step: so every lane
-// has the requests in the same order.
-func (g *Ingest) enqueue(w *write) error {
+// enqueue puts parts of a write into their lanes, in one step: so every lane has
+// the requests in the same order.
+func (g *Ingest) enqueue(w *write, parts []*part) error {
 	quarantine := w.suspect || g.known.quarantined(w.client)
-	n := int32(0)
-	for i := range w.parts {
-		if w.parts[i].points > 0 {
-			n++
-		}
-	}
-	w.pending.Store(n)
-	w.users.Add(n)
 	if quarantine {
 		g.stats.quarantined.Add(1)
 	}
-
+	n := int32(len(parts))
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for i := range w.parts {
-		p := &w.parts[i]
-		if p.points == 0 {
-			continue
-		}
+	if g.closed {
+		return unavailable("this process is ending")
+	}
+	for _, p := range parts {
 		// An empty queue takes a request of any size.
 		if b := p.target.backend; b.parts > 0 && (b.parts >= g.options.MaxQueued || b.bytes+int64(len(p.lines.data)) > g.options.MaxInFlight/share) {
-			w.users.Add(-n)
 			g.stats.overload.Add(1)
 			return overloaded("too many requests wait for backend " + b.url)
 		}
 	}
-	if g.closed {
-		w.users.Add(-n)
-		return unavailable("this process is ending")
-	}
-	for i := range w.parts {
-		p := &w.parts[i]
-		if p.points == 0 {
-			continue
-		}
+	w.pending.Store(n)
+	w.users.Add(n)
+	for _, p := range parts {
 		b := p.target.backend
 		b.parts++
 		b.bytes += int64(len(p.lines.data))

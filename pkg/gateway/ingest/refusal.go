@@ -12,7 +12,7 @@ import (
 
 // Refusal is an answer to a client that its points are not stored, or not all of
 // them, in the words of InfluxDB wherever it has some.
-type Refusal struct {
+type Refusal struct { //nolint:errname // it is an answer, in other words than an error of this process
 	// Status is that of HTTP.
 	Status  int
 	Message string
@@ -57,8 +57,10 @@ func perhaps(why string) *Refusal {
 type state uint8
 
 const (
+	// unsent: another part's refusal has ended the request before.
+	unsent state = iota
 	// stored by the backend, or kept among its hints.
-	stored state = iota + 1
+	stored
 	hinted
 	// refused for good by the backend.
 	refused
@@ -105,9 +107,9 @@ const (
 func (c meaning) missing() bool { return c == noDatabase || c == noPolicy }
 
 // everybodys reports whether a refusal holds for every request of its lane.
-func (o *outcome) everybodys() bool { return o.means.missing() || o.reply.Status == http.StatusForbidden }
-
-func (o *outcome) plainConflict() bool { return o.means == conflict }
+func (o *outcome) everybodys() bool {
+	return o.means.missing() || o.reply.Status == http.StatusForbidden
+}
 
 // refusal is what a client is told of a refused part.
 func (o *outcome) refusal() *Refusal {

@@ -37,15 +37,6 @@ func (l *lane) deliver(parts []*part) {
 		l.finish(parts, o)
 	default:
 		l.ingest.stats.split.Add(1)
-		if o.plainConflict() {
-			if parts = l.contradicting(parts, o); len(parts) == 0 {
-				return
-			}
-		}
-		if len(parts) == 1 {
-			l.deliver(parts)
-			return
-		}
 		middle := len(parts) / 2
 		l.deliver(parts[:middle:middle])
 		l.deliver(parts[middle:])
@@ -101,7 +92,7 @@ func (l *lane) attempt(parts []*part, t *trouble) (o outcome, done bool) {
 	case mode.Sends():
 		reply, err := l.post(parts)
 		end()
-		return l.judge(parts, reply, err, t)
+		return l.judge(reply, err, t)
 	case mode.Hints():
 		err := l.hint(parts)
 		end()
@@ -154,10 +145,10 @@ func slow(err error) bool {
 }
 
 // judge decides by a backend's answer, or by its absence, what is next.
-func (l *lane) judge(parts []*part, reply influx.Reply, err error, t *trouble) (o outcome, done bool) {
+func (l *lane) judge(reply influx.Reply, err error, t *trouble) (o outcome, done bool) {
 	if err == nil {
 		o = judged(reply)
-		if o.state == refused && o.means.missing() && t.prepared < mostPrepared && l.misses(parts, o, t) {
+		if o.state == refused && o.means.missing() && t.prepared < mostPrepared && l.misses(o, t) {
 			return o, false
 		}
 		if o.state != failed {
@@ -196,7 +187,7 @@ func (l *lane) suspect(reason string, t *trouble) {
 // misses deals with a backend that lacks a database, or a retention policy, that
 // others have: it has lost it, and no client can be told that it is not there. It
 // returns false when nobody has it.
-func (l *lane) misses(parts []*part, o outcome, t *trouble) bool {
+func (l *lane) misses(o outcome, t *trouble) bool {
 	g := l.ingest
 	ctx, cancel := context.WithTimeout(g.ctx, suspectLimit)
 	defer cancel()

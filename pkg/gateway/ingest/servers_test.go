@@ -65,8 +65,8 @@ func (r *rig) through(t testing.TB, db, rp, precision, consistency, client strin
 	if err == nil {
 		return answer{http.StatusNoContent, ""}
 	}
-	var refusal *ingest.Refusal
-	if !errors.As(err, &refusal) {
+	refusal, ok := errors.AsType[*ingest.Refusal](err)
+	if !ok {
 		return answer{0, err.Error()}
 	}
 	return answer{refusal.Status, refusal.Message}
@@ -134,8 +134,6 @@ func points(t testing.TB, db string, servers ...*influxtest.Server) []string {
 	slices.Sort(all)
 	return all
 }
-
-const week = 7 * 24 * time.Hour
 
 // base is a time in the middle of a shard.
 func base() int64 { return time.Date(2024, 5, 15, 12, 0, 0, 0, time.UTC).UnixNano() }

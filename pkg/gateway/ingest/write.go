@@ -71,10 +71,13 @@ type write struct {
 	body    buffer
 	unzip   *gzip.Reader
 	scanner lineproto.Scanner
-	parts   []part // by slot
+	parts   []part  // by slot
+	batch   []*part // those that are sent together
 	points  int
 	suspect bool // it should be refused, by what is known
 	touched map[touch]*session.Touched
+	shapes  shapes
+	torn    bool
 	name    []byte // of the line before
 	last    int    // the length of the last line that was appended
 	timer   *time.Timer
@@ -89,10 +92,11 @@ type write struct {
 
 // part is what one backend has to get of a request, for one circle.
 type part struct {
-	write  *write
-	target *target
+	write   *write
+	target  *target
 	lines   buffer
 	points  int
+	torn    bool // it has what tears the request
 	outcome outcome
 }
 
@@ -144,7 +148,8 @@ func (w *write) drop() {
 		w.ingest.budget.free(&w.parts[i].lines)
 		w.parts[i] = part{}
 	}
-	w.parts, w.points, w.suspect, w.touched = w.parts[:0], 0, false, nil
+	clear(w.batch)
+	w.parts, w.points, w.suspect, w.torn, w.touched = w.parts[:0], 0, false, false, nil
 	for _, release := range w.releases {
 		release()
 	}
@@ -170,13 +175,43 @@ func (g *Ingest) run(ctx context.Context, w *write, r *Request) error {
 	if err := w.prepare(ctx); err != nil {
 		return err
 	}
-	if err := g.enqueue(w); err != nil {
-		return err
+	if w.torn {
+		// What tears it goes ahead.
+		if err := w.send(ctx, true); err != nil {
+			return err
+		}
+		if w.denied() {
+			return w.answer(words, bad)
+		}
 	}
-	if err := w.wait(ctx); err != nil {
+	if err := w.send(ctx, false); err != nil {
 		return err
 	}
 	return w.answer(words, bad)
+}
+
+// send has the parts sent that tear the request, or the others, and waits for their
+// answers.
+func (w *write) send(ctx context.Context, torn bool) error {
+	w.batch = w.batch[:0]
+	for i := range w.parts {
+		if p := &w.parts[i]; p.points > 0 && p.torn == torn {
+			w.batch = append(w.batch, p)
+		}
+	}
+	if len(w.batch) == 0 {
+		return nil
+	}
+	if err := w.ingest.enqueue(w, w.batch); err != nil {
+		return err
+	}
+	return w.wait(ctx)
+}
+
+// denied reports whether a server has stored nothing at all since the request is
+// torn.
+func (w *write) denied() bool {
+	return slices.ContainsFunc(w.batch, func(p *part) bool { return p.outcome.state == refused && p.outcome.means == conflict })
 }
 
 // route scans the body into parts under a view in which nothing of it is held.
@@ -216,7 +251,10 @@ func (w *write) route(ctx context.Context, p lineproto.Precision, now int64) err
 // scan appends each line to the part of every target. It stops at a measurement
 // that has to wait.
 func (w *write) scan(r *router, p lineproto.Precision, now int64) (held bool, err error) {
-	s, m := &w.scanner, r.database(w.db)
+	s, m, look := &w.scanner, r.database(w.db), several(w.body.data)
+	if look {
+		w.shapes.reset()
+	}
 	var to *owners
 	for s.Reset(w.body.data, p, now); s.Next(); {
 		name := s.Measurement()
@@ -240,12 +278,23 @@ func (w *write) scan(r *router, p lineproto.Precision, now int64) (held bool, er
 				w.touch(t.circle)
 			}
 		}
+		first := w.parts[to.targets[0].slot].lines.data
+		if look && w.shapes.tears(s, name, first, len(first)-w.last) {
+			w.tear(to)
+		}
 		if to.watch != nil && !w.suspect {
-			lines := w.parts[to.targets[0].slot].lines.data
-			w.suspect = to.watch.expects(w.rp, lines[len(lines)-w.last:], len(s.Key()))
+			w.suspect = to.watch.expects(w.rp, first[len(first)-w.last:], len(s.Key()))
 		}
 	}
 	return false, nil
+}
+
+// tear marks the parts that have what tears the request. It travels alone.
+func (w *write) tear(to *owners) {
+	w.torn, w.suspect = true, true
+	for _, t := range to.targets {
+		w.parts[t.slot].torn = true
+	}
 }
 
 // append adds the scanner's line to the part for a target.

@@ -7,9 +7,9 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ringmaster/pkg/gateway/ingest"
+	gatewaysession "ringmaster/pkg/gateway/session"
 	"ringmaster/pkg/hint"
 	"ringmaster/pkg/httpapi"
 	"ringmaster/pkg/httpapi/httpapitest"
@@ -27,21 +28,22 @@ import (
 	"ringmaster/pkg/lineproto"
 	"ringmaster/pkg/serving"
 	"ringmaster/pkg/topology"
-
-	gatewaysession "ringmaster/pkg/gateway/session"
 )
 
 // quiet is a session in which nothing ever changes, and hints that nobody needs.
 type quiet struct{ view *serving.View }
 
-func (q quiet) View() *serving.View                                                 { return q.view }
-func (q quiet) Changed() <-chan struct{}                                            { return nil }
-func (q quiet) BeginWrite() (ingest.Pass, error)                                    { return quietPass(q), nil }
-func (q quiet) Suspect(context.Context, string, string) error                       { return context.Canceled }
+func (q quiet) View() *serving.View              { return q.view }
+func (q quiet) Changed() <-chan struct{}         { return nil }
+func (q quiet) BeginWrite() (ingest.Pass, error) { return quietPass(q), nil }
+
+func (q quiet) Suspect(context.Context, string, string) error { return context.Canceled }
+
 func (q quiet) BeginSend(string) (serving.Mode, func(), error)                      { return serving.Direct, func() {}, nil }
 func (q quiet) Note(context.Context, *serving.View, []gatewaysession.Touched) error { return nil }
 func (q quiet) Append(context.Context, string, *hint.Frame) error                   { return context.Canceled }
-func (q quiet) Reserve(string, int64) (func(), error)                               { return func() {}, nil }
+
+func (q quiet) Reserve(string, int64) (func(), error) { return func() {}, nil }
 
 type quietPass quiet
 
@@ -98,9 +100,7 @@ func (c call) ask(t *testing.T, url string) string {
 	}
 	r, err := http.NewRequestWithContext(t.Context(), c.method, url+c.target, body)
 	require.NoError(t, err)
-	for k, v := range c.header {
-		r.Header[k] = v
-	}
+	maps.Copy(r.Header, c.header)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	res, err := client.Do(r)
 	require.NoError(t, err)
@@ -109,7 +109,7 @@ func (c call) ask(t *testing.T, url string) string {
 	require.NoError(t, err)
 	require.Equal(t, res.Header.Get("Request-Id"), res.Header.Get("X-Request-Id"))
 	if c.header.Get("X-Request-Id") == "" && c.header.Get("Request-Id") == "" && res.Header.Get("Request-Id") != "" {
-		require.Regexp(t, regexp.MustCompile(`^[0-9a-f-]{36}$`), res.Header.Get("Request-Id"))
+		require.Regexp(t, `^[0-9a-f-]{36}$`, res.Header.Get("Request-Id"))
 		res.Header.Del("Request-Id")
 		res.Header.Del("X-Request-Id")
 	}
