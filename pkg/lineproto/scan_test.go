@@ -337,3 +337,43 @@ func BenchmarkScanJudged(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/lines, "ns/line")
 }
+
+func TestShapesTellFieldsApart(t *testing.T) {
+	shape := func(line string) uint64 {
+		var s lineproto.Scanner
+		s.Reset([]byte(line), lineproto.Nanoseconds, scanNow)
+		require.True(t, s.Next(), line)
+		return s.Shape()
+	}
+	for _, same := range [][]string{
+		{"m a=1", "m,t=x a=2.5 7", "other  a=-1e3", "m a=0"},
+		{"m a=1i", "m a=-123i 5"},
+		{`m a="x"`, `m a="" 1`, `m a="1i"`},
+		{"m a=t", "m a=false", "m a=TRUE 1"},
+		{"m abcdefghij=1,b=2i", "m abcdefghij=7.5,b=9i"},
+		{"m abcdefgh=1", "n abcdefgh=2"},
+		{"m abcdefghi=1"},
+		{"m abcdefgh=1i"},
+		{"m b=1"},
+		{"m a=1,b=1"},
+		{"m b=1,a=1"},
+		{"m ab=1"},
+		{"m a=1,b=1i"},
+		{"m a=1i,b=1"},
+		{`m a\ =1`},
+	} {
+		for _, line := range same {
+			require.Equal(t, shape(same[0]), shape(line), line)
+			require.NotZero(t, shape(line))
+		}
+	}
+	seen := map[uint64]string{}
+	for _, line := range []string{
+		"m a=1", "m a=1i", `m a="x"`, "m a=t", "m b=1", "m ab=1", "m a=1,b=1", "m b=1,a=1", "m a=1,b=1i", "m a=1i,b=1", `m a\ =1`,
+		"m abcdefgh=1", "m abcdefghi=1", "m abcdefghj=1", "m abcdefghabcdefgh=1",
+	} {
+		require.Empty(t, seen[shape(line)], line)
+		seen[shape(line)] = line
+	}
+	require.Zero(t, shape(`m\x a=1`), "not known")
+}
