@@ -187,6 +187,11 @@ func (b *Backend) Submit(_ context.Context, r operation.Request) (operation.Oper
 	return op, true, nil
 }
 
+// WritePrometheus is Write: nothing is read of the body but its bytes.
+func (b *Backend) WritePrometheus(ctx context.Context, r ingest.Request) error {
+	return b.Write(ctx, r)
+}
+
 // Operations is the projection's face of b.
 type Operations struct{ *Backend }
 

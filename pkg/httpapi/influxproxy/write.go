@@ -21,10 +21,12 @@ import (
 // context has ended. It bounds what it reads of a body.
 type Writer interface {
 	Write(ctx context.Context, r ingest.Request) error
+	// WritePrometheus is Write for a remote write request of Prometheus.
+	WritePrometheus(ctx context.Context, r ingest.Request) error
 }
 
 // writeRoutes are the routes whose bodies the Writer bounds.
-func writeRoutes() []string { return []string{"/write", "/api/v2/write"} }
+func writeRoutes() []string { return []string{"/write", "/api/v2/write", "/api/v1/prom/write"} }
 
 func (rm *room) registerWrites(r gin.IRouter) {
 	if rm.Writer == nil {
@@ -35,6 +37,7 @@ func (rm *room) registerWrites(r gin.IRouter) {
 	g = g.Group("", rm.requireInflux)
 	g.POST("/write", rm.write)
 	g.POST("/api/v2/write", rm.writeV2)
+	g.POST("/api/v1/prom/write", rm.writePrometheus)
 }
 
 // write is InfluxDB's own call. A precision that it does not know is refused, and
@@ -46,7 +49,7 @@ func (rm *room) write(c *gin.Context) {
 	if err != nil {
 		refuseInflux(c, o, http.StatusBadRequest, err.Error())
 	}
-	rm.store(c, o, q, ingest.Request{Database: q.Get("db"), RetentionPolicy: q.Get("rp"), Precision: precision})
+	rm.store(c, o, q, ingest.Request{Database: q.Get("db"), RetentionPolicy: q.Get("rp"), Precision: precision}, rm.Writer.Write)
 }
 
 // writeV2 is the call that clients of InfluxDB 2 make.
@@ -62,7 +65,14 @@ func (rm *room) writeV2(c *gin.Context) {
 		refuseInflux(c, o, http.StatusNotFound, err.Error())
 		return
 	}
-	rm.store(c, o, q, ingest.Request{Database: db, RetentionPolicy: rp, Precision: precision})
+	rm.store(c, o, q, ingest.Request{Database: db, RetentionPolicy: rp, Precision: precision}, rm.Writer.Write)
+}
+
+// writePrometheus is what Prometheus calls as its remote write.
+func (rm *room) writePrometheus(c *gin.Context) {
+	q := c.Request.URL.Query()
+	r := ingest.Request{Database: q.Get("db"), RetentionPolicy: q.Get("rp")}
+	rm.store(c, form(c, q.Get("pretty") == "true"), q, r, rm.Writer.WritePrometheus)
 }
 
 // bucket is the database and the retention policy that a bucket stands for.
@@ -79,13 +89,13 @@ func bucket(name string) (db, rp string, err error) {
 }
 
 // store has a request written and answers it.
-func (rm *room) store(c *gin.Context, o result.Options, q url.Values, r ingest.Request) {
+func (rm *room) store(c *gin.Context, o result.Options, q url.Values, r ingest.Request, write func(context.Context, ingest.Request) error) {
 	r.Consistency = q.Get("consistency")
 	// A connection is a client: behind it may be many, but they wait for one another.
 	r.Client = c.Request.RemoteAddr
 	r.Body, r.Length = c.Request.Body, c.Request.ContentLength
 	r.Gzip = c.GetHeader("Content-Encoding") == "gzip"
-	err := rm.Writer.Write(c.Request.Context(), r)
+	err := write(c.Request.Context(), r)
 	if err == nil {
 		if !c.Writer.Written() {
 			c.Status(http.StatusNoContent)

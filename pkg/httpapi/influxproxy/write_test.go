@@ -2,12 +2,15 @@ package influxproxy_test
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -16,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/snappy"
 	"github.com/stretchr/testify/require"
 
 	"ringmaster/pkg/gateway/ingest"
@@ -192,6 +196,52 @@ func TestWritesAreAnsweredAsInfluxDBDoes(t *testing.T) {
 	} {
 		require.Equal(t, c.ask(t, s.URL()), c.ask(t, g), "%s %s %.60q %v", c.method, c.target, c.body, c.header)
 	}
+}
+
+// remote is a remote write request of one series: name, host=a, and one sample.
+func remote(name string, value float64, ms int64) []byte {
+	sized := func(field byte, value []byte) []byte {
+		return append([]byte{field<<3 | 2, byte(len(value))}, value...)
+	}
+	label := func(name, value string) []byte {
+		return sized(1, append(sized(1, []byte(name)), sized(2, []byte(value))...))
+	}
+	sample := binary.LittleEndian.AppendUint64([]byte{1<<3 | 1}, math.Float64bits(value))
+	sample = binary.AppendUvarint(append(sample, 2<<3), uint64(ms))
+	series := slices.Concat(label("__name__", name), label("host", "a"), sized(2, sample))
+	return snappy.Encode(nil, sized(1, series))
+}
+
+func TestPrometheusIsAnsweredAsInfluxDBDoes(t *testing.T) {
+	s, mine := influxtest.Start(t), influxtest.Start(t)
+	for _, server := range []*influxtest.Server{s, mine} {
+		server.Exec("CREATE DATABASE db")
+	}
+	g := gateway(t, mine.URL(), 0)
+	now := int64(1_715_774_400_000)
+	for _, c := range []call{
+		{target: "?db=db", body: remote("up", 1, now)},
+		{target: "?db=db&rp=autogen&consistency=all", body: remote("up", 2, now+1), chunked: true},
+		{target: "?db=db", body: remote("up", math.Inf(1), now)},
+		{target: "?db=db", body: remote("up", math.NaN(), now), header: http.Header{"Accept": {"text/csv"}}},
+		{target: "?db=db&rp=nope", body: remote("up", math.NaN(), now)},
+		{target: "?db=db&rp=nope", body: remote("up", 1, now)},
+		{target: "?db=db&consistency=x", body: remote("up", 1, now)},
+		{target: "?db=db"},
+		{target: "?db=db", body: []byte("no snappy")},
+		{target: "?db=db", body: snappy.Encode(nil, []byte("no message"))},
+		{target: "?db=nope", body: []byte("no snappy")},
+		{target: "?db=nope", body: remote("up", 1, now)},
+		{target: "", body: remote("up", 1, now)},
+		{target: "?db=db", body: remote("up", 1, now), header: http.Header{"Content-Encoding": {"gzip"}}},
+		{method: "GET", target: "?db=db"},
+	} {
+		c.method, c.target = cmp.Or(c.method, "POST"), "/api/v1/prom/write"+c.target
+		require.Equal(t, c.ask(t, s.URL()), c.ask(t, g), "%s %s %.60q %v", c.method, c.target, c.body, c.header)
+	}
+	const all = `SELECT * FROM db../.*/ GROUP BY *`
+	require.Equal(t, s.Query(all), mine.Query(all))
+	require.Len(t, s.Query(all)[0].Series, 1)
 }
 
 func TestBodiesAreBoundedAsInfluxDBDoes(t *testing.T) {
