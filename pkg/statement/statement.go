@@ -62,7 +62,7 @@ type Request struct {
 	Statements []*Statement
 }
 
-// Statement is one statement of a request. It does not change.
+// Statement is one statement of a request. It is for one goroutine.
 type Statement struct {
 	AST   influxql.Statement
 	Class Class
