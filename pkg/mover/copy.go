@@ -369,20 +369,25 @@ func (t *transfer) fill(ctx context.Context, out *batcher, chosen []operation.Sl
 // is to be done, the evidence says SliceCompared.
 func (t *transfer) complete(ctx context.Context, out *batcher, chosen []operation.Slice, evidence []operation.Evidence) error {
 	if !t.task.Mutual {
-		return t.completeEnds(ctx, out, nil, chosen, evidence)
+		return t.completeEnds(ctx, out, nil, nil, chosen, evidence)
 	}
 	refused := func(i int, points int64) {
 		evidence[i].Expired += points
 		evidence[i].Returned -= points
 	}
-	return t.writing(ctx, t.source, &chosen[0], refused, func(ctx context.Context, back *batcher) error {
-		return t.completeEnds(ctx, out, back, chosen, evidence)
+	var given handedBack
+	err := t.writing(ctx, t.source, &chosen[0], refused, func(ctx context.Context, back *batcher) error {
+		return t.completeEnds(ctx, out, back, &given, chosen, evidence)
 	})
+	if err != nil {
+		return err
+	}
+	return t.reconcile(ctx, chosen, evidence, &given)
 }
 
 // completeEnds writes what the destination lacks to out, and what the source
-// lacks to back, unless that is nil.
-func (t *transfer) completeEnds(ctx context.Context, out, back *batcher, chosen []operation.Slice, evidence []operation.Evidence) error {
+// lacks to back, unless that is nil, with a note of it in given.
+func (t *transfer) completeEnds(ctx context.Context, out, back *batcher, given *handedBack, chosen []operation.Slice, evidence []operation.Evidence) error {
 	var h hasher
 	size := t.sizes(chosen)
 	c := &comparison{
@@ -402,6 +407,7 @@ func (t *transfer) completeEnds(ctx context.Context, out, back *batcher, chosen 
 	if back != nil {
 		c.returned = func(p *point) error {
 			evidence[p.slice].Returned++
+			given.add(p)
 			return back.point(p)
 		}
 	}
@@ -451,12 +457,17 @@ func (t *transfer) overrule(ctx context.Context, out *batcher, chosen []operatio
 
 // compare opens the slices at both ends and compares them.
 func (t *transfer) compare(ctx context.Context, chosen []operation.Slice, c *comparison) ([]difference, error) {
-	source, err := t.source.read(ctx, chosen)
+	return t.compareEnds(ctx, t.source, t.destination, chosen, c)
+}
+
+// compareEnds is compare with either end as the source.
+func (t *transfer) compareEnds(ctx context.Context, from, to *end, chosen []operation.Slice, c *comparison) ([]difference, error) {
+	source, err := from.read(ctx, chosen)
 	if err != nil {
 		return nil, err
 	}
 	defer t.closeStream(source)
-	destination, err := t.destination.read(ctx, chosen)
+	destination, err := to.read(ctx, chosen)
 	if err != nil {
 		return nil, err
 	}
