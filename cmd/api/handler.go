@@ -44,7 +44,8 @@ func (s *system) newHandler(token string, intake *controller.Intake) (*httpapi.E
 	proxy := influxproxy.New(influxproxy.Deps{
 		Submitter: submit, Operations: s.projection, Topology: s.atlas, Prober: probes, Flags: s.atlas,
 		Version: "ringmaster-" + program.Version(), Username: c.Credentials.Username, Password: c.Credentials.Password,
-		PingAuth: c.PingAuthEnabled, Loads: census{s.census}, Pprof: c.PprofEnabled, Admin: admin, Logger: s.logger,
+		PingAuth: c.PingAuthEnabled, Loads: census{s.census}, Serving: s.session, Pprof: c.PprofEnabled, Admin: admin, Logger: s.logger,
+		Writer: s.data.ingest, Querier: s.data.runner,
 	})
 	return httpapi.New(httpapi.Config{Prefix: s.options.prefix, Logger: s.logger}, native, proxy)
 }

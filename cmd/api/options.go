@@ -42,6 +42,8 @@ type options struct {
 	lease          time.Duration
 	patience       time.Duration
 	backendTimeout time.Duration
+	hintBytes      int64
+	hintAge        time.Duration
 	logLevel       slog.Level
 
 	config *topology.Config
@@ -68,6 +70,8 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 	fs.DurationVar(&o.lease, "lease", 0, "how long the work of a dead process lies idle before another takes it over, as a `DURATION` (default 10s, kept from the first start)")
 	fs.DurationVar(&o.patience, "patience", 0, "how long a backend that refuses is tried again before its tasks fail, as a `DURATION` (default 2m; five times as long for one that does not answer)")
 	fs.DurationVar(&o.backendTimeout, "backend-timeout", 0, "how long a backend may be silent in the middle of a request, as a `DURATION` (default 30s)")
+	fs.Int64Var(&o.hintBytes, "hint-bytes", 0, "how many `BYTES`, compressed, are kept for a backend that is down before writes for it are refused (default 1 GiB)")
+	fs.DurationVar(&o.hintAge, "hint-age", 0, "how long they may wait before writes for it are refused, as a `DURATION` (default 72h)")
 	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "`LEVEL` of the log: debug, info, warn or error")
 	fs.BoolVar(&check, "check", false, "validate the configuration, print what it means, and exit")
 	fs.BoolVar(&version, "version", false, "print the version and exit")
@@ -79,9 +83,13 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 		fmt.Fprintln(out, "ringmaster api", program.Version())
 		return nil, program.ErrDone
 	}
-	bounds := append(program.BackendBounds(), program.Bound{Flag: "lease", Least: time.Second, Most: time.Hour})
+	bounds := append(program.BackendBounds(), program.Bound{Flag: "lease", Least: time.Second, Most: time.Hour},
+		program.Bound{Flag: "hint-age", Least: time.Minute})
 	usage := &program.UsageError{Mistakes: append(mistakes, program.DurationMistakes(fs, bounds...)...)}
 	wrong := func(format string, a ...any) { usage.Mistakes = append(usage.Mistakes, fmt.Sprintf(format, a...)) }
+	if o.hintBytes < 0 || o.hintBytes > 0 && o.hintBytes < leastHintBytes {
+		wrong("-hint-bytes %d: use at least %d", o.hintBytes, leastHintBytes)
+	}
 	o.readConfig(wrong)
 	o.fill(slots, wrong)
 	o.validate(wrong)
@@ -209,6 +217,9 @@ func (o *options) validateCertificate(wrong func(string, ...any)) {
 
 const (
 	maxSlots = 1024
+
+	// leastHintBytes is room for some writes of the largest size.
+	leastHintBytes = 64 << 20
 
 	// keyFileName is the key file's name in the data directory.
 	keyFileName = "key"

@@ -36,6 +36,7 @@ type system struct {
 	results    *progress.ResultLog
 	prober     *health.Prober
 	census     *health.Census
+	data       *dataPlane
 	handler    *httpapi.Engine
 	clients    *health.Clients
 	// configuration is applied at start and whenever SIGHUP asks for it.
@@ -92,6 +93,9 @@ func newSystem(ctx context.Context, o *options, logger *slog.Logger) (_ *system,
 	s.clients = health.NewClients(keys, ledger.SealContext, influx.Options{UserAgent: "ringmaster"})
 	s.prober = health.New(s.atlas, health.Options{Every: o.config.CheckInterval, Clients: s.clients, Logger: logger})
 	s.census = health.NewCensus(s.atlas, s.prober, health.CensusOptions{Clients: s.clients, Logger: logger})
+	if s.data, err = s.newDataPlane(keys); err != nil {
+		return nil, err
+	}
 	token, err := adminToken(o.data)
 	if err != nil {
 		return nil, err
@@ -138,6 +142,7 @@ func (s *system) serve(ctx context.Context, ready func(address string)) error {
 	go func() { kept <- s.session.Run(keeping) }()
 	services, ctx := errgroup.WithContext(ctx)
 	services.Go(func() error { s.reload(ctx); return nil })
+	services.Go(func() error { return s.data.run(ctx) })
 	services.Go(func() error { return s.projection.Run(ctx) })
 	services.Go(func() error { return s.prober.Run(ctx) })
 	services.Go(func() error { return s.census.Run(ctx) })
@@ -155,7 +160,7 @@ func (s *system) serve(ctx context.Context, ready func(address string)) error {
 	listening := make(chan string, 1)
 	services.Go(func() error { return s.listen(ctx, listening) })
 	services.Go(func() error { s.announce(ctx, listening, ready); return nil })
-	err := services.Wait()
+	err := errors.Join(services.Wait(), s.data.close(ctx))
 	leave()
 	return errors.Join(err, <-kept, s.close(ctx))
 }
@@ -164,13 +169,17 @@ func (s *system) serve(ctx context.Context, ready func(address string)) error {
 func (s *system) close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
+	var err error
+	if s.data != nil {
+		err = s.data.close(ctx)
+	}
 	if s.bus != nil {
 		s.bus.Close()
 	}
 	if s.nats != nil {
-		if err := s.nats.Close(ctx); err != nil {
-			return fmt.Errorf("stopping the embedded JetStream: %w", err)
+		if stopped := s.nats.Close(ctx); stopped != nil {
+			err = errors.Join(err, fmt.Errorf("stopping the embedded JetStream: %w", stopped))
 		}
 	}
-	return nil
+	return err
 }

@@ -86,7 +86,8 @@ func (t *Traffic) Counts() (writes, failures, reads int) {
 	return t.writes, t.failures, t.reads
 }
 
-// Stop ends the clients and returns what they have seen that they must not have.
+// Stop ends the clients, each after the answer it waits for, and returns what they
+// have seen that they must not have.
 func (t *Traffic) Stop() []string {
 	t.stop()
 	t.clients.Wait()
@@ -195,11 +196,11 @@ const again = 20 * time.Millisecond
 // send writes lines until they are acknowledged; false when the clients are to end.
 func (t *Traffic) send(ctx context.Context, writer int, lines string) bool {
 	for {
-		status, body, err := t.post(ctx, t.target(writer)+"/write?db="+url.QueryEscape(t.options.Database), lines)
+		status, body, err := t.post(context.WithoutCancel(ctx), t.target(writer)+"/write?db="+url.QueryEscape(t.options.Database), lines)
 		switch {
 		case err == nil && status == http.StatusNoContent:
 			return true
-		case ctx.Err() != nil:
+		case ctx.Err() != nil && t.options.Faults:
 			return false
 		}
 		t.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -217,6 +218,7 @@ func (t *turn) layout(ctx context.Context) (planner.Layout, error) {
 		if err != nil {
 			return planner.Layout{}, err
 		}
+		circle.Proven = slices.Contains(state.Proven, id)
 		at.Circles = append(at.Circles, circle)
 	}
 	return at, nil

@@ -371,7 +371,7 @@ func (d *dropper) compareParts(ctx context.Context, live []livePart, byField boo
 		// Equal counts in other policies are not the same.
 		e.Counts += mix(policyHash(l.RetentionPolicy), seen[i].Counts)
 		e.Digest += mix(policyHash(l.RetentionPolicy), seen[i].Digest)
-		if diff := &diffs[i]; diff.missing > 0 || diff.different > 0 {
+		if diff := &diffs[i]; diff.missing > 0 || diff.different > 0 && !d.task.Superseded {
 			l.of.missing, l.of.different = l.of.missing+diff.missing, l.of.different+diff.different
 			l.of.refuse(codeUnproven, "%s: of %d points here %d are missing at the owner %s and %d differ; %s",
 				inPolicy(&l.Slice), diff.source, diff.missing, d.destination.URL(), diff.different, diff.example)

@@ -140,9 +140,15 @@ type Rule struct {
 	Overrule bool `json:"overrule,omitempty"`
 	// Mutual: what only the destination holds is copied to the source, too.
 	Mutual bool `json:"mutual,omitempty"`
+	// Superseded: what the source holds is a leftover from before the destination was
+	// proven, so where both hold a point, another value there is a newer one. It is
+	// for clears only.
+	Superseded bool `json:"superseded,omitempty"`
 }
 
 // Compare orders rules; tasks of one rule lie together in a plan.
 func (r Rule) Compare(o Rule) int {
-	return cmp.Or(cmp.Compare(btoi(r.Overrule), btoi(o.Overrule)), cmp.Compare(btoi(r.Mutual), btoi(o.Mutual)))
+	return cmp.Or(
+		cmp.Compare(btoi(r.Overrule), btoi(o.Overrule)), cmp.Compare(btoi(r.Mutual), btoi(o.Mutual)),
+		cmp.Compare(btoi(r.Superseded), btoi(o.Superseded)))
 }

@@ -40,6 +40,9 @@ type CircleLayout struct {
 	// Left are those of them that the circle has no more.
 	FormerRules bool
 	Left        []topology.Backend
+	// Proven says that the owners have been proven since anybody else was one: a
+	// leftover with another value is older than theirs.
+	Proven bool
 }
 
 // Job is what a planner needs of whoever runs it.

@@ -172,6 +172,7 @@ func (r *router) route(n measurementName, holders []int) {
 		case operation.Clear:
 			// Each backend is cleared of what it holds, whoever else holds it.
 			way.to, way.wave = r.owner(s.circle, n.database, n.measurement), 0
+			way.rule.Superseded = r.circles[s.circle].Proven
 		default:
 			way.to = r.owner(0, n.database, n.measurement)
 			way.rule.Overrule = r.rules(s, n)

@@ -26,6 +26,10 @@ type State struct {
 	// Incomplete are circles that lack points for a reason that outlives the
 	// operation that caused it.
 	Incomplete []Incomplete `json:"incomplete,omitempty"`
+	// Proven are the circles whose owners have been proven to hold what their
+	// predecessors held, when reads moved over to them: where a leftover has another
+	// value, the owner's is the newer one.
+	Proven []int `json:"proven,omitempty"`
 }
 
 // Mode says how a backend gets its points.
@@ -205,7 +209,7 @@ func (s State) WithIncomplete(circle int, reason string, now time.Time) State {
 func (s State) Clone() State {
 	c := State{
 		Transitions: slices.Clone(s.Transitions), Backlogs: slices.Clone(s.Backlogs),
-		Copies: slices.Clone(s.Copies), Incomplete: slices.Clone(s.Incomplete),
+		Copies: slices.Clone(s.Copies), Incomplete: slices.Clone(s.Incomplete), Proven: slices.Clone(s.Proven),
 	}
 	for i := range c.Transitions {
 		c.Transitions[i].Old = c.Transitions[i].Old.Clone()

@@ -78,6 +78,7 @@ func (s State) Changed(was, next *topology.Topology, now time.Time) (State, erro
 	gone := func(circle int) bool { _, ok := next.Circle(circle); return !ok }
 	out.Transitions = slices.DeleteFunc(out.Transitions, func(t Transition) bool { return gone(t.Circle) })
 	out.Incomplete = slices.DeleteFunc(out.Incomplete, func(i Incomplete) bool { return gone(i.Circle) })
+	out.Proven = slices.DeleteFunc(out.Proven, gone)
 	for i := range next.Circles {
 		id := next.Circles[i].ID
 		old := only(was, id)
@@ -153,6 +154,9 @@ func (s State) Stepped(circle int, from Step, operation string, now time.Time) (
 	n.Step, n.SteppedAt = to, now.UTC()
 	if operation != "" {
 		n.Operation = operation
+	}
+	if from == WriteBoth && !t.New() && !slices.Contains(next.Proven, circle) {
+		next.Proven = append(next.Proven, circle)
 	}
 	return next, nil
 }

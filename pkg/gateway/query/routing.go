@@ -129,9 +129,7 @@ func (r *Runner) places(pass Pass, stale, mixed bool) []candidate {
 		turn := int(r.turn.Add(1) % uint64(n))
 		ids = slices.Concat(ids[turn:], ids[:turn])
 	}
-	slices.SortStableFunc(ids, func(a, b int) int {
-		return min(len(v.Noting(a)), 1) - min(len(v.Noting(b)), 1)
-	})
+	slices.SortStableFunc(ids, func(a, b int) int { return restless(v, a) - restless(v, b) })
 	var all []candidate
 	var readable []int
 	for _, id := range ids {
@@ -149,6 +147,19 @@ func (r *Runner) places(pass Pass, stale, mixed bool) []candidate {
 		all = append(all, candidate{place: r.mixed(pass, readable, stale)})
 	}
 	return all
+}
+
+// restless ranks circles: one in which an operation copies stands behind others, and
+// one whose values may give way to those of a moment ago behind all.
+func restless(v *serving.View, circle int) int {
+	switch {
+	case v.Avoided(circle):
+		return 2
+	case len(v.Noting(circle)) > 0:
+		return 1
+	default:
+		return 0
+	}
 }
 
 func circleName(v *serving.View, id int) string {

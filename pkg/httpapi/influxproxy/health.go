@@ -6,12 +6,13 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"ringmaster/pkg/httpapi"
+	"ringmaster/pkg/serving"
 	"ringmaster/pkg/topology"
 )
 
 // backendHealth is a backend in /health of 2.4; keys in the order of its page.
-// Backlog and Rewrite are false: nothing is buffered yet. Behind what the page
-// has, Error and LoadError say what is wrong where something is.
+// Backlog says that writes wait for it, Rewrite that they are being replayed. Behind
+// what the page has, Error and LoadError say what is wrong where something is.
 type backendHealth struct {
 	Active    bool            `json:"active"`
 	Backlog   bool            `json:"backlog"`
@@ -95,6 +96,7 @@ func (rm *room) health(c *gin.Context) {
 			backends[j] = backendHealth{
 				Active: s.Active, Error: s.Error, Load: shown, LoadError: n.Error, Name: b.Name, URL: b.URL,
 			}
+			backends[j].Backlog, backends[j].Rewrite = rm.backlog(b.URL)
 		}
 		circles[i] = circleHealth{Backends: backends, Circle: circle.Name}
 	}
@@ -125,6 +127,7 @@ func (rm *room) health25(t *topology.Topology, status map[string]httpapi.Backend
 				Active: s.Active, Error: s.Error, Healthy: s.Healthy() && inPlace, Name: b.Name, Note: s.Note,
 				Stats: shown, StatsError: n.Error, URL: b.URL, WriteOnly: b.WriteOnly,
 			}
+			backends[j].Backlog, backends[j].Rewriting = rm.backlog(b.URL)
 			summary.Active = summary.Active && s.Active
 			summary.WriteOnly = summary.WriteOnly || b.WriteOnly
 			total++
@@ -144,6 +147,20 @@ func (rm *room) health25(t *topology.Topology, status map[string]httpapi.Backend
 		}
 	}
 	return h
+}
+
+// backlog reports whether writes wait for a backend, and whether they are being
+// replayed.
+func (rm *room) backlog(url string) (waiting, replayed bool) {
+	if rm.Serving == nil {
+		return false, false
+	}
+	view := rm.Serving.View()
+	if view == nil {
+		return false, false
+	}
+	mode := view.Mode(url)
+	return mode != serving.Direct, mode == serving.Draining || mode == serving.Handover
 }
 
 // ill says what is wrong with a backend.

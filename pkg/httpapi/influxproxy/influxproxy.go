@@ -20,6 +20,7 @@ import (
 
 	"ringmaster/pkg/httpapi"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/serving"
 	"ringmaster/pkg/topology"
 )
 
@@ -63,6 +64,11 @@ type Flags interface {
 	SetResyncing(ctx context.Context, on bool) error
 }
 
+// Serving is what all processes that serve traffic agree on.
+type Serving interface {
+	View() *serving.View
+}
+
 // Deps is what the dialect is made of. Every field without a default is
 // required.
 type Deps struct {
@@ -73,6 +79,8 @@ type Deps struct {
 	Flags      Flags
 	// Loads counts measurements for /health; nil shows none.
 	Loads Loads
+	// Serving says which backends have writes waiting for them; nil shows none.
+	Serving Serving
 	// Writer stores what clients write; nil serves no writes.
 	Writer Writer
 	// Querier runs what clients ask; nil serves no queries. MaxQueryBody bounds the

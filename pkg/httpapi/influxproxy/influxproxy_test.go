@@ -28,7 +28,7 @@ var contract = sync.OnceValues(httpapitest.Load)
 func serve(t *testing.T, b *httpapitest.Backend, change ...func(*influxproxy.Deps)) *httpapitest.Client {
 	t.Helper()
 	d := influxproxy.Deps{
-		Submitter: b, Operations: httpapitest.Operations{Backend: b}, Topology: b, Prober: b, Flags: b,
+		Submitter: b, Operations: httpapitest.Operations{Backend: b}, Topology: b, Serving: b, Prober: b, Flags: b,
 		Version: "2.5.12", Now: httpapitest.Now,
 	}
 	for _, c := range change {

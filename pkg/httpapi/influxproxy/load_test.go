@@ -3,6 +3,7 @@ package influxproxy_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"ringmaster/pkg/httpapi"
 	"ringmaster/pkg/httpapi/httpapitest"
 	"ringmaster/pkg/httpapi/influxproxy"
+	"ringmaster/pkg/serving"
 	"ringmaster/pkg/topology"
 )
 
@@ -140,4 +142,24 @@ func TestHealthSaysWhichBackendsCannotBeUsed(t *testing.T) {
 	require.Equal(t, "fail", h.Status, "no circle has all its backends")
 	require.Len(t, h.Checks, 3)
 	require.Equal(t, "it has not been asked yet", h.Checks[1].Message)
+}
+
+// A backend that has writes waiting for it says so, and whether they are on their way.
+func TestHealthShowsTheBacklog(t *testing.T) {
+	b := httpapitest.NewBackend()
+	url := b.Cluster.Circles[0].Backends[1].URL
+	c := serve(t, b)
+	shown := func(backlog, rewrite bool) {
+		t.Helper()
+		require.Contains(t, c.Get("/health").Body, fmt.Sprintf(`"backlog":%t,"load":{},"name":"influxdb-1-2","rewrite":%t`, backlog, rewrite))
+		require.Contains(t, c.Get("/health?stats=true").Body, fmt.Sprintf(`"name":"influxdb-1-2","rewriting":%t`, rewrite))
+	}
+	shown(false, false)
+	modes := []serving.Mode{serving.Direct, serving.Suspect, serving.Hinting, serving.Draining, serving.Handover, serving.Direct}
+	for i, to := range modes[1:] {
+		var err error
+		b.State, err = b.State.WithMode(url, modes[i], to, "down", httpapitest.Now())
+		require.NoError(t, err)
+		shown(to != serving.Direct, to == serving.Draining || to == serving.Handover)
+	}
 }
