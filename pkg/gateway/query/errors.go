@@ -84,8 +84,17 @@ func (r *Runner) failure(ctx context.Context, backend string, err error) error {
 	if refusal, ok := errors.AsType[*influx.Error](err); ok && refusal.Status != 0 && refusal.Class == influx.Permanent {
 		return &saidError{refusal.Message}
 	}
-	r.lessons.failedWith(backend, err.Error())
 	return &brokenError{backend: backend, cause: err}
+}
+
+// unanswered is failure where the backend has not even begun to answer: others need
+// not try for a while.
+func (r *Runner) unanswered(ctx context.Context, backend string, err error) error {
+	err = r.failure(ctx, backend, err)
+	if broken, is := errors.AsType[*brokenError](err); is {
+		r.lessons.failedWith(broken.backend, broken.cause.Error())
+	}
+	return err
 }
 
 // sentence is what a client is told of an error that fails one statement; false for

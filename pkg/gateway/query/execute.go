@@ -25,6 +25,8 @@ type execution struct {
 	changed bool
 	// asJSON asks the backends for JSON.
 	asJSON bool
+	// where knows which backends have failed the request before.
+	where search
 	// executed counts the statements that have been answered.
 	executed int
 }
@@ -46,15 +48,16 @@ func (r *Runner) execute(ctx context.Context, w Reply, q *Request, parsed *state
 }
 
 func (r *Runner) attempts(ctx context.Context, w Reply, q *Request, parsed *statement.Request, budget *budget) error {
+	where := search{stale: q.stale()}
 	for n := 1; ; n++ {
-		x := &execution{r: r, q: q, out: newOutput(w, q), budget: budget}
+		x := &execution{r: r, q: q, where: where, out: newOutput(w, q), budget: budget}
 		o, _ := q.options()
 		x.answer = result.NewWriter(x.out, o)
 		err := x.run(ctx, parsed)
 		if err == nil {
 			return nil
 		}
-		if _, broken := errors.AsType[*brokenError](err); broken && !x.out.began && !x.changed && n < tries && ctx.Err() == nil {
+		if where.failed(err) && !x.out.began && !x.changed && n < tries && ctx.Err() == nil {
 			continue
 		}
 		return x.fail(ctx, w, err)
@@ -110,6 +113,13 @@ func (x *execution) fail(ctx context.Context, w Reply, err error) error {
 		return aborted(failed)
 	}
 	return nil
+}
+
+// search is where a statement may be read.
+func (x *execution) search(mixed bool) search {
+	s := x.where
+	s.mixed = mixed
+	return s
 }
 
 // statement answers one statement.
@@ -170,7 +180,7 @@ func (x *execution) readStatement(ctx context.Context, s *statement.Statement, w
 // plan finds a place that a statement can be read at, and how.
 func (x *execution) plan(ctx context.Context, s *statement.Statement) (*place, *statement.Plan, error) {
 	var plan *statement.Plan
-	p, err := x.r.read(ctx, x.q.stale(), named(s), func(ctx context.Context, p *place) (string, error) {
+	p, err := x.r.read(ctx, x.search(named(s)), func(ctx context.Context, p *place) (string, error) {
 		plan = nil
 		if len(p.circle.Backends) == 0 {
 			return "it has no backends", nil

@@ -3,7 +3,6 @@ package query
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -53,10 +52,10 @@ func (r *Runner) Hand(ctx context.Context, w Reply, h *Handed) error {
 		ctx, cancel = context.WithTimeoutCause(ctx, r.o.Bounds.Time, r.o.Bounds.timeError())
 		defer cancel()
 	}
-	stale := h.Header.Get(StaleHeader) == staleAllow
+	where := search{stale: h.Header.Get(StaleHeader) == staleAllow, mixed: h.named()}
 	for n := 1; ; n++ {
 		var backend string
-		p, err := r.read(ctx, stale, h.named(), func(_ context.Context, p *place) (string, error) {
+		p, err := r.read(ctx, where, func(_ context.Context, p *place) (string, error) {
 			var reason string
 			var err error
 			backend, reason, err = p.holder(h.Sources)
@@ -67,7 +66,7 @@ func (r *Runner) Hand(ctx context.Context, w Reply, h *Handed) error {
 		}
 		began, err := r.forward(ctx, w, p, backend, h.forwarded(h.Body), nil, budget)
 		p.pass.End()
-		if _, broken := errors.AsType[*brokenError](err); broken && !began && n < tries && ctx.Err() == nil {
+		if where.failed(err) && !began && n < tries && ctx.Err() == nil {
 			continue
 		}
 		return err

@@ -56,7 +56,7 @@ func (x *execution) warning(ctx context.Context, s *statement.Statement) (string
 // defaultPolicy asks for the default retention policy of a database.
 func (x *execution) defaultPolicy(ctx context.Context, database string) (string, error) {
 	policy := ""
-	p, err := x.r.read(ctx, x.q.stale(), false, func(ctx context.Context, p *place) (string, error) {
+	p, err := x.r.read(ctx, x.search(false), func(ctx context.Context, p *place) (string, error) {
 		p.anyFirst()
 		ask := statement.Ask{Backend: p.circle.Backends[0], Text: "SHOW RETENTION POLICIES ON " + influxql.QuoteIdent(database)}
 		if reason := p.fits(ask); reason != "" {

@@ -85,7 +85,7 @@ func (x *execution) begin(watch *watch, p *place, ask statement.Ask) (*part, err
 	question.AsJSON = x.asJSON
 	answer, err := client.Ask(watch.ctx, question)
 	if err != nil {
-		return nil, x.r.failure(watch.ctx, ask.Backend, err)
+		return nil, x.r.unanswered(watch.ctx, ask.Backend, err)
 	}
 	return &part{x: x, watch: watch, backend: ask.Backend, subtract: ask.Subtract, answer: answer}, nil
 }

@@ -22,9 +22,10 @@ const tries = 4
 // passWhole hands a request to the one backend that can answer all of it. done is
 // false if there is none such.
 func (r *Runner) passWhole(ctx context.Context, w Reply, q *Request, parsed *statement.Request, budget *budget) (done bool, err error) {
+	where := search{stale: q.stale(), mixed: mayMix(parsed)}
 	for n := 1; ; n++ {
 		var backend, text string
-		p, err := r.read(ctx, q.stale(), mayMix(parsed), func(_ context.Context, p *place) (string, error) {
+		p, err := r.read(ctx, where, func(_ context.Context, p *place) (string, error) {
 			var reason string
 			backend, text, reason = onlyBackend(p, parsed)
 			return reason, nil
@@ -38,7 +39,7 @@ func (r *Runner) passWhole(ctx context.Context, w Reply, q *Request, parsed *sta
 		}
 		began, err := r.passTo(ctx, w, q, p, backend, text, budget)
 		p.pass.End()
-		_, broken := errors.AsType[*brokenError](err)
+		broken := where.failed(err)
 		switch {
 		case began || err == nil:
 			return true, err
@@ -141,7 +142,7 @@ func (r *Runner) forward(ctx context.Context, w Reply, p *place, backend string,
 	}
 	res, err := client.Forward(watch.ctx, f)
 	if err != nil {
-		return false, r.failure(watch.ctx, backend, err)
+		return false, r.unanswered(watch.ctx, backend, err)
 	}
 	defer res.Body.Close()
 	return r.copyAnswer(w, p, res, watch, cutterFor(q, res), budget)

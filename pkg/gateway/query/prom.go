@@ -2,7 +2,6 @@ package query
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -38,19 +37,20 @@ func (r *Runner) ReadProm(ctx context.Context, w Reply, h *Handed, read *prom.Re
 		ctx, cancel = context.WithTimeoutCause(ctx, r.o.Bounds.Time, r.o.Bounds.timeError())
 		defer cancel()
 	}
+	where := search{stale: h.Header.Get(StaleHeader) == staleAllow}
 	for n := 1; ; n++ {
-		err := r.readProm(ctx, w, h, read, database)
-		if _, broken := errors.AsType[*brokenError](err); broken && n < tries && ctx.Err() == nil {
+		err := r.readProm(ctx, w, h, read, database, where)
+		if where.failed(err) && n < tries && ctx.Err() == nil {
 			continue
 		}
 		return err
 	}
 }
 
-func (r *Runner) readProm(ctx context.Context, w Reply, h *Handed, read *prom.Read, database string) error {
+func (r *Runner) readProm(ctx context.Context, w Reply, h *Handed, read *prom.Read, database string, where search) error {
 	x := &execution{r: r, q: &Request{Header: h.Header, ReadOnly: true}, budget: r.newBudget()}
 	owned := map[string][]string{}
-	p, err := r.read(ctx, x.q.stale(), false, func(ctx context.Context, p *place) (string, error) {
+	p, err := r.read(ctx, where, func(ctx context.Context, p *place) (string, error) {
 		p.anyFirst()
 		var reason string
 		var err error
@@ -143,7 +143,7 @@ func (x *execution) fetch(ctx context.Context, p *place, backend string, h *Hand
 	f.Header.Del("Accept-Encoding") // it is to be read here
 	res, err := client.Forward(watch.ctx, f)
 	if err != nil {
-		return nil, nil, x.r.failure(watch.ctx, backend, err)
+		return nil, nil, x.r.unanswered(watch.ctx, backend, err)
 	}
 	defer res.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(res.Body, maxPromBytes+1))

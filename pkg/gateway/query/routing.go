@@ -44,11 +44,34 @@ func (p *place) fits(asks ...statement.Ask) string {
 // error ends the trying.
 type attempt func(ctx context.Context, p *place) (reason string, err error)
 
+// search says where a read may go.
+type search struct {
+	// stale allows a read of what there is when the time is over.
+	stale bool
+	// mixed allows to take owners from several circles.
+	mixed bool
+	// broken are backends that have failed this request, and how. Whether they fail
+	// others is not said: it may be the request.
+	broken map[string]string
+}
+
+// failed keeps a backend that has broken, if that is what err says.
+func (s *search) failed(err error) (broken bool) {
+	b, ok := errors.AsType[*brokenError](err)
+	if ok {
+		if s.broken == nil {
+			s.broken = map[string]string{}
+		}
+		s.broken[b.backend] = b.cause.Error()
+	}
+	return ok
+}
+
 // read tries the circles, best first, until one will do, and waits for a while if
 // none does. The place that was taken is returned with its pass, which the caller
-// ends. mixed says that owners may be taken from several circles. stale allows a
-// read of what there is when the time is over.
-func (r *Runner) read(ctx context.Context, stale, mixed bool, try attempt) (*place, error) {
+// ends.
+func (r *Runner) read(ctx context.Context, s search, try attempt) (*place, error) {
+	allowed := s.stale
 	began := r.o.Now()
 	timer := time.NewTimer(r.o.Wait)
 	defer timer.Stop()
@@ -56,7 +79,8 @@ func (r *Runner) read(ctx context.Context, stale, mixed bool, try attempt) (*pla
 	defer ticker.Stop()
 	for over := false; ; {
 		changed := r.o.Session.Changed()
-		p, reasons, err := r.readNow(ctx, stale && over, mixed, try)
+		s.stale = allowed && over
+		p, reasons, err := r.readNow(ctx, &s, try)
 		if p != nil || err != nil {
 			return p, err
 		}
@@ -74,7 +98,7 @@ func (r *Runner) read(ctx context.Context, stale, mixed bool, try attempt) (*pla
 	}
 }
 
-func (r *Runner) readNow(ctx context.Context, stale, mixed bool, try attempt) (*place, []string, error) {
+func (r *Runner) readNow(ctx context.Context, s *search, try attempt) (*place, []string, error) {
 	pass, err := r.o.Session.BeginRead()
 	if err != nil {
 		return nil, []string{err.Error()}, nil
@@ -86,7 +110,7 @@ func (r *Runner) readNow(ctx context.Context, stale, mixed bool, try attempt) (*
 		}
 	}()
 	var reasons []string
-	for _, p := range r.places(pass, stale, mixed) {
+	for _, p := range r.places(pass, s) {
 		reason := p.refused
 		var err error
 		if reason == "" {
@@ -122,7 +146,7 @@ type candidate struct {
 
 // places lists where can be read, best first: circles in which nothing is being
 // copied before others, in turn; then, if that is possible, all of them together.
-func (r *Runner) places(pass Pass, stale, mixed bool) []candidate {
+func (r *Runner) places(pass Pass, s *search) []candidate {
 	v := pass.View()
 	ids := v.Circles()
 	if n := len(ids); n > 1 {
@@ -134,8 +158,8 @@ func (r *Runner) places(pass Pass, stale, mixed bool) []candidate {
 	var readable []int
 	for _, id := range ids {
 		c := candidate{name: circleName(v, id), refused: r.unreadable(v, id)}
-		c.place = r.whole(pass, id, stale)
-		if stale && c.refused != "" {
+		c.place = r.whole(pass, id, s)
+		if s.stale && c.refused != "" {
 			c.missing, c.refused = append(c.missing, c.refused), ""
 		}
 		if c.refused == "" {
@@ -143,8 +167,8 @@ func (r *Runner) places(pass Pass, stale, mixed bool) []candidate {
 		}
 		all = append(all, c)
 	}
-	if mixed && len(readable) > 1 {
-		all = append(all, candidate{place: r.mixed(pass, readable, stale)})
+	if s.mixed && len(readable) > 1 {
+		all = append(all, candidate{place: r.mixed(pass, readable, s)})
 	}
 	return all
 }
@@ -182,18 +206,21 @@ func (r *Runner) unreadable(v *serving.View, circle int) string {
 
 // unfit says why a backend must not be read, "" if it may be. A stale read takes
 // what answers; what it may lack is the second.
-func (r *Runner) unfit(v *serving.View, b *topology.Backend, stale bool) (why, missing string) {
+func (r *Runner) unfit(v *serving.View, b *topology.Backend, s *search) (why, missing string) {
 	switch mode := v.Mode(b.URL); {
 	case b.WriteOnly:
 		why = "is write_only"
 	case mode != serving.Direct:
 		why = fmt.Sprintf("has writes waiting for it (%s)", mode)
 	}
-	if why != "" && stale {
+	if why != "" && s.stale {
 		why, missing = "", fmt.Sprintf("backend %s %s", b.URL, why)
 	}
 	if why != "" {
 		return why, ""
+	}
+	if reason, is := s.broken[b.URL]; is {
+		return "has failed this request: " + reason, missing
 	}
 	if reason := r.lessons.of(b.URL); reason != "" {
 		return "has just failed: " + reason, missing
@@ -205,12 +232,12 @@ func (r *Runner) unfit(v *serving.View, b *topology.Backend, stale bool) (why, m
 }
 
 // whole is the place of one circle.
-func (r *Runner) whole(pass Pass, id int, stale bool) *place {
+func (r *Runner) whole(pass Pass, id int, s *search) *place {
 	v := pass.View()
 	p := &place{pass: pass, backends: map[string]*topology.Backend{}, unfit: map[string]string{}}
 	readers := v.Readers(id)
 	for i := range readers {
-		p.add(r, &readers[i], stale)
+		p.add(r, &readers[i], s)
 	}
 	p.circle.Owner = func(db, measurement string) string {
 		if b := v.Reader(id, db, measurement); b != nil {
@@ -221,13 +248,13 @@ func (r *Runner) whole(pass Pass, id int, stale bool) *place {
 	return p
 }
 
-func (p *place) add(r *Runner, b *topology.Backend, stale bool) {
+func (p *place) add(r *Runner, b *topology.Backend, s *search) {
 	if p.backends[b.URL] != nil {
 		return
 	}
 	p.backends[b.URL] = b
 	p.circle.Backends = append(p.circle.Backends, b.URL)
-	why, missing := r.unfit(p.pass.View(), b, stale)
+	why, missing := r.unfit(p.pass.View(), b, s)
 	if why != "" {
 		p.unfit[b.URL] = why
 	}
@@ -238,13 +265,13 @@ func (p *place) add(r *Runner, b *topology.Backend, stale bool) {
 
 // mixed is the place of several circles: each measurement is read in the first
 // circle whose owner can be.
-func (r *Runner) mixed(pass Pass, ids []int, stale bool) *place {
+func (r *Runner) mixed(pass Pass, ids []int, s *search) *place {
 	v := pass.View()
 	p := &place{pass: pass, backends: map[string]*topology.Backend{}, unfit: map[string]string{}}
 	for _, id := range ids {
 		readers := v.Readers(id)
 		for i := range readers {
-			p.add(r, &readers[i], stale)
+			p.add(r, &readers[i], s)
 		}
 	}
 	p.circle.Owner = func(db, measurement string) string {
