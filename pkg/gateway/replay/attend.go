@@ -37,6 +37,8 @@ const (
 	// handoverLimit bounds how long writes are kept waiting for others to leave
 	// draining.
 	handoverLimit = 5 * time.Second
+	// handoverPause is how long writes go on before that is tried again.
+	handoverPause = 2 * time.Second
 	// stepPause is how long it is waited for a view that another process has made.
 	stepPause = 100 * time.Millisecond
 )
@@ -163,7 +165,11 @@ func (a *attendance) probe(ctx context.Context, backend *topology.Backend) error
 		return err
 	}
 	probing, cancel := context.WithTimeout(ctx, k.options.WriteTimeout)
-	err = a.guarded(probing, server.Probe)
+	if k.options.Probe != nil {
+		err = k.options.Probe(probing, a.url)
+	} else {
+		err = a.guarded(probing, server.Probe)
+	}
 	cancel()
 	if err != nil {
 		if ctx.Err() != nil {
@@ -272,7 +278,11 @@ func (a *attendance) handOver(ctx context.Context, revision uint64, backend *top
 		if ctx.Err() == nil {
 			// Somebody takes long: writes must not wait for him.
 			k.trouble(a.url, err)
-			return a.move(ctx, serving.Handover, serving.Draining, "")
+			if err := a.move(ctx, serving.Handover, serving.Draining, ""); err != nil {
+				return err
+			}
+			wait(ctx, handoverPause, nil)
+			return nil
 		}
 		return err
 	}

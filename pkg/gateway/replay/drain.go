@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"ringmaster/events"
 	"ringmaster/pkg/bus"
@@ -132,16 +133,26 @@ func (r *round) add(ctx context.Context, f *hint.Frame, sequence uint64) error {
 	return nil
 }
 
-// own reports whether all of a frame belongs to this backend, as it did when it was
-// written.
+// own reports whether all of a frame still belongs to this backend.
 func (a *attendance) own(v *serving.View, f *hint.Frame) bool {
-	if backendOf(v, a.url) == nil || f.Epoch != v.Topology.Epoch || len(f.Circles) == 0 {
+	if backendOf(v, a.url) == nil || len(f.Circles) == 0 {
 		return false
 	}
-	for _, c := range f.Circles {
-		if v.State.In(c) != nil {
+	moving := func(circle int) bool { return v.State.In(circle) != nil }
+	if f.Epoch == v.Topology.Epoch && !slices.ContainsFunc(f.Circles, moving) {
+		return true // as it did when it was written
+	}
+	lines, _, refused := scan(f.Lines)
+	if refused > 0 {
+		return false
+	}
+	known := map[string]bool{}
+	for i := range lines {
+		name := lines[i].measurement
+		if !known[name] && !slices.Equal(a.owners(v, f, name), []string{a.url}) {
 			return false
 		}
+		known[name] = true
 	}
 	return true
 }

@@ -44,6 +44,9 @@ type Options struct {
 	// Restorer is nil when lost databases are not made again: the replay then waits
 	// until somebody has made them.
 	Restorer Restorer
+	// Probe returns nil when a backend stores what is written to it; nil means
+	// Server.Probe.
+	Probe func(ctx context.Context, backendURL string) error
 	// ID names the process in its leases.
 	ID string
 	// Batch, WriteTimeout, ProbeEvery, Settle, SettleLimit: 0 means the default.
@@ -62,6 +65,7 @@ type Keeper struct {
 
 	mu       sync.Mutex
 	standing map[string]*Standing
+	counts   Counts
 	woken    chan struct{}
 }
 
@@ -75,9 +79,32 @@ type Standing struct {
 	// was, both for a person.
 	Doing, Trouble string
 	Since          time.Time
-	// Replayed, Refused and Obsolete count points since this process took over:
-	// stored, put among the dead letters, and dropped since no circle wants them.
-	Replayed, Refused, Obsolete int64
+	// Counts are those since this process took over.
+	Counts Counts
+}
+
+// Counts are points of hints: stored, put among the dead letters, and dropped since no
+// circle wants them.
+type Counts struct{ Replayed, Refused, Obsolete int64 }
+
+// Counts returns those of this process since it started.
+func (k *Keeper) Counts() Counts {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.counts
+}
+
+// count adds to the counts of a backend and of the process.
+func (k *Keeper) count(backendURL string, more Counts) {
+	add := func(c *Counts) {
+		c.Replayed += more.Replayed
+		c.Refused += more.Refused
+		c.Obsolete += more.Obsolete
+	}
+	k.note(backendURL, func(s *Standing) {
+		add(&s.Counts)
+		add(&k.counts)
+	})
 }
 
 // NewKeeper returns a keeper.

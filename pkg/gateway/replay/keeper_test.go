@@ -97,6 +97,7 @@ func TestModesInOrder(t *testing.T) {
 		require.Equal(t, "v=49i", c.backends[backendURL].get("a"))
 		require.Equal(t, "v=1i", c.backends[backendURL].get("b7"))
 		require.Less(t, c.backends[backendURL].writes, 50, "frames travel together")
+		require.Equal(t, replay.Counts{Replayed: 100}, replay.Counts{Replayed: m.keeper.Counts().Replayed + other.keeper.Counts().Replayed})
 		<-time.After(3 * time.Second)
 		require.Empty(t, m.keeper.Standings())
 		require.NoError(t, m.store.Refresh(ctx))

@@ -33,6 +33,7 @@ const patience = time.Minute
 type site struct {
 	t        *testing.T
 	bus      *bus.Bus
+	nats     *bus.Server
 	ledger   *ledger.Ledger
 	leases   *bus.Leases
 	keys     *secrets.Keyring
@@ -43,7 +44,7 @@ type site struct {
 func newSite(t *testing.T, servers ...*influxtest.Server) *site {
 	t.Helper()
 	s := &site{t: t, servers: servers}
-	s.bus, _ = bustest.Start(t, bus.WithLeaseTTL(2*time.Second))
+	s.bus, s.nats = bustest.Start(t, bus.WithLeaseTTL(2*time.Second))
 	var err error
 	s.ledger, err = ledger.New(t.Context(), s.bus, ledger.Options{Source: "test"})
 	require.NoError(t, err)
@@ -187,6 +188,8 @@ func TestReplayToARealServer(t *testing.T) {
 	workers[0].await(0, serving.Hinting)
 	workers[1].stop()
 	workers = workers[:1]
+	write(2)
+	require.NoError(t, s.nats.Restart(ctx))
 	write(2)
 	server.Restart()
 	write(2)

@@ -24,7 +24,7 @@ func (a *attendance) store(ctx context.Context, url string, server Server, piece
 	err := a.send(ctx, url, server, pieces)
 	if err == nil {
 		a.failures = 0
-		a.keeper.note(a.url, func(s *Standing) { s.Replayed += points(pieces) })
+		a.keeper.count(a.url, Counts{Replayed: points(pieces)})
 		return nil
 	}
 	if nowhere, ok := errors.AsType[*nowhereError](err); ok {
@@ -148,7 +148,7 @@ func (a *attendance) halve(ctx context.Context, url string, server Server, lines
 		if refusal, ok = forGood(err); !ok {
 			if err == nil {
 				a.failures = 0
-				a.keeper.note(a.url, func(s *Standing) { s.Replayed += points(lines) })
+				a.keeper.count(a.url, Counts{Replayed: points(lines)})
 			}
 			return err
 		}
@@ -179,7 +179,7 @@ func (a *attendance) bury(ctx context.Context, url string, pieces []piece, refus
 		if err != nil {
 			return err
 		}
-		a.keeper.note(a.url, func(s *Standing) { s.Refused += points(some) })
+		a.keeper.count(a.url, Counts{Refused: points(some)})
 		a.keeper.options.Logger.WarnContext(ctx, "a backend refuses points that were acknowledged; they are kept among the dead letters",
 			"backend", url, "database", of.Database, "points", points(some), "reason", refusal.Message)
 		from = to

@@ -56,7 +56,7 @@ func (a *attendance) route(ctx context.Context, v *serving.View, f *hint.Frame) 
 		}
 	}
 	if obsolete > 0 {
-		k.note(a.url, func(s *Standing) { s.Obsolete += int64(obsolete) })
+		k.count(a.url, Counts{Obsolete: int64(obsolete)})
 		k.options.Logger.WarnContext(ctx, "points are dropped that waited for a circle which is gone; the other circles have them",
 			"backend", a.url, "database", f.Database, "circles", f.Circles, "points", obsolete)
 	}

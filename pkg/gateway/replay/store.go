@@ -70,8 +70,8 @@ type Store struct {
 type kept struct {
 	state bus.HintsState
 	hints Hints
-	// opening is held by whoever opens them.
-	opening sync.Mutex
+	// opening is full while somebody opens them.
+	opening chan struct{}
 	// added is what this process has added since state was read, reserved what it
 	// may yet add.
 	added, reserved int64
@@ -109,7 +109,7 @@ func NewStore(o StoreOptions) *Store {
 func (s *Store) of(backendURL string) *kept {
 	k := s.kept[backendURL]
 	if k == nil {
-		k = &kept{state: bus.HintsState{Backend: backendURL, MaxBytes: s.options.MaxBytes}}
+		k = &kept{state: bus.HintsState{Backend: backendURL, MaxBytes: s.options.MaxBytes}, opening: make(chan struct{}, 1)}
 		s.kept[backendURL] = k
 	}
 	return k
@@ -120,8 +120,12 @@ func (s *Store) open(ctx context.Context, backendURL string) (Hints, error) {
 	s.mu.Lock()
 	k := s.of(backendURL)
 	s.mu.Unlock()
-	k.opening.Lock()
-	defer k.opening.Unlock()
+	select {
+	case k.opening <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	defer func() { <-k.opening }()
 	s.mu.Lock()
 	hints := k.hints
 	s.mu.Unlock()
