@@ -433,6 +433,13 @@ func (b *backend) get(key string) string {
 	return b.values[key]
 }
 
+// carriesOut is how many requests that nobody waits for go on.
+func (b *backend) carriesOut() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.busy
+}
+
 func refused(status int, text string, dropped int, storedRest bool) error {
 	class := influx.Permanent
 	if storedRest {

@@ -53,8 +53,13 @@ func (l *lane) write(ctx context.Context, m *member) bool {
 		err = b.write(sending, "db", "", line)
 		cancel()
 		end()
-		if err != nil {
-			_ = m.keeper.Suspect(ctx, backendURL, err.Error())
+		if err != nil && m.keeper.Suspect(ctx, backendURL, err.Error()) != nil {
+			// Its process has died, and nobody knows of the request that it was
+			// sending. A client that does not wait for its end would overtake
+			// itself at one InfluxDB, too.
+			for b.carriesOut() > 0 && ctx.Err() == nil {
+				<-time.After(10 * time.Millisecond)
+			}
 		}
 		return err == nil
 	case mode.Hints():
