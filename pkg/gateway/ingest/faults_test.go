@@ -2,6 +2,7 @@ package ingest_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 
 	"ringmaster/pkg/gateway/ingest"
 	"ringmaster/pkg/influx"
+	"ringmaster/pkg/influx/influxtest"
 	"ringmaster/pkg/serving"
 	"ringmaster/pkg/topology"
 )
@@ -453,4 +455,78 @@ func TestForbiddenDatabases(t *testing.T) {
 	err := r.Write(t.Context(), write("m f=1 1"))
 	require.Equal(t, 400, status(err))
 	require.EqualError(t, err, "database forbidden: db")
+}
+
+// What hangs at a backend that another lane, or another process, has found out is
+// given up: everybody waits for it.
+func TestASuspectIsGivenUp(t *testing.T) {
+	bad := &faulty{next: func(string, string, int) fault { return hang }}
+	r := newRig(t, cluster([]string{"http://a0"}), func(o *ingest.Options) {
+		o.Connect, o.WriteTimeout, o.Deadline = bad.connect, time.Minute, time.Minute
+	})
+	done := make(chan error, 1)
+	go func() { done <- r.Write(t.Context(), write("m f=1 1")) }()
+	require.Eventually(t, func() bool { return bad.count("http://a0") == 1 }, 10*time.Second, time.Millisecond)
+	require.NoError(t, r.keeper.Suspect(t.Context(), "http://a0", "another process says so"))
+	require.NoError(t, <-done)
+	require.Len(t, r.hints.of("http://a0"), 1)
+}
+
+// A client that leaves leaves nothing behind, and what it has sent is stored.
+func TestAClientThatLeaves(t *testing.T) {
+	bad, release := &faulty{}, make(chan struct{})
+	bad.next = func(string, string, int) fault { return blocked(release) }
+	r := newRig(t, nowhere(), func(o *ingest.Options) { o.Connect = bad.connect })
+	ctx, leave := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Write(ctx, write("m f=1 1")) }()
+	require.Eventually(t, func() bool { return r.Stats().Groups == 2 }, 10*time.Second, time.Millisecond)
+	leave()
+	require.ErrorIs(t, <-done, context.Canceled)
+	require.Positive(t, r.Stats().InFlight)
+	close(release)
+	require.Eventually(t, func() bool { return r.Stats().Points == 2 && r.Stats().InFlight == 0 }, 10*time.Second, time.Millisecond)
+}
+
+func TestBodiesThatInflate(t *testing.T) {
+	f := start(t, 1, 1)
+	f.exec(`CREATE DATABASE db`)
+	r := newRig(t, cluster(f.urls()...), func(o *ingest.Options) { o.MaxBody = 100_000 })
+	bomb := func(lines int) ingest.Request {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		_, err := z.Write(bytes.Repeat([]byte("m f=1 1\n"), lines))
+		require.NoError(t, err)
+		require.NoError(t, z.Close())
+		return ingest.Request{Database: "db", Body: &b, Length: int64(b.Len()), Gzip: true}
+	}
+	require.NoError(t, r.Write(t.Context(), bomb(200_000/8)))
+	require.Equal(t, 413, status(r.Write(t.Context(), bomb(200_000/8+1))))
+	require.Equal(t, 413, status(r.Write(t.Context(), bomb(10_000_000))))
+	require.Less(t, r.Stats().InFlight, int64(1))
+}
+
+// A request that grows beyond what a backend takes, by the times it is given.
+func TestARequestThatGrows(t *testing.T) {
+	limited := influxtest.Start(t, influxtest.WithArgs("-max-body-size", "1000"))
+	limited.Exec(`CREATE DATABASE db`)
+	r := newRig(t, cluster([]string{limited.URL()}), func(o *ingest.Options) { o.MaxBody = 1000 })
+	var b strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&b, "m,t=%d f=1\n", i)
+	}
+	require.Greater(t, b.Len(), 900)
+	require.NoError(t, r.Write(t.Context(), write(b.String()[:990-990%11])))
+	require.Empty(t, r.keeper.told())
+	require.Greater(t, len(points(t, "db", limited)), 70)
+}
+
+func TestPointsOfTheGatewayItself(t *testing.T) {
+	f := start(t, 2, 2)
+	f.exec(`CREATE DATABASE db`)
+	r := newRig(t, cluster(f.urls()...))
+	require.NoError(t, r.WritePoints(t.Context(), "db", "", []byte("m,t=a f=1 1\nn f=2 2\n")))
+	require.Len(t, points(t, "db", f.circles[0]...), 2)
+	require.Equal(t, points(t, "db", f.circles[0]...), points(t, "db", f.circles[1]...))
+	require.Equal(t, 404, status(r.WritePoints(t.Context(), "nope", "", []byte("m f=1 1"))))
 }

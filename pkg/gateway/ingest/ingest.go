@@ -23,7 +23,8 @@
 // overlaps with it, in one circle and not in another. A client that waits for each
 // answer before it writes again never sees this. Two clients of which one is
 // refused now and then, and who write the same points at the same time, may leave
-// circles with different values; a resync repairs that.
+// circles with different values; a resync repairs that. The same holds for two
+// clients of which one names the default retention policy and the other does not.
 package ingest
 
 import (
@@ -127,7 +128,7 @@ type Options struct {
 	// MaxConns bounds the connections to one backend.
 	MaxConns int
 	// WriteTimeout is how long a backend may take to answer, Deadline how long a
-	// request may take in all.
+	// request may take in all: at least twice as long, unless it is given.
 	WriteTimeout, Deadline time.Duration
 
 	// Logger gets what no client is told; nil drops it.
@@ -153,7 +154,8 @@ func (o *Options) setDefaults() {
 	setInt(&o.MaxGroup, DefaultMaxGroup)
 	setInt(&o.MaxConns, DefaultMaxConns)
 	set((*int64)(&o.WriteTimeout), int64(DefaultWriteTimeout))
-	set((*int64)(&o.Deadline), int64(DefaultDeadline))
+	// Long enough to find out that a backend hangs, and for its hints to take over.
+	set((*int64)(&o.Deadline), max(int64(DefaultDeadline), 2*int64(o.WriteTimeout)))
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -176,6 +178,7 @@ type Ingest struct {
 	ctx     context.Context //nolint:containedctx // the service's own: lanes outlive requests
 	stop    context.CancelFunc
 	lanes   sync.WaitGroup
+	watcher sync.WaitGroup
 
 	budget budget
 	router atomic.Pointer[router]
@@ -200,6 +203,7 @@ func New(o Options) (*Ingest, error) {
 	g.budget.max = o.MaxInFlight
 	g.ctx, g.stop = context.WithCancel(context.Background())
 	g.writes.New = func() any { return &write{ingest: g, answered: make(chan struct{}, 1)} }
+	g.watcher.Go(g.watch)
 	return g, nil
 }
 
@@ -222,6 +226,7 @@ func (g *Ingest) Close(ctx context.Context) error {
 	}
 	g.stop()
 	<-ended
+	g.watcher.Wait()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, b := range g.backends {
@@ -242,9 +247,17 @@ type backend struct {
 	parts int
 	bytes int64
 	lanes map[laneKey]*lane
+
+	// The context of what is sent, and what ends it; mu is Ingest's.
+	ctx    context.Context //nolint:containedctx // it is everybody's who sends
+	giveUp context.CancelCauseFunc
 }
 
 func (b *backend) close() {
+	if b.giveUp != nil {
+		b.giveUp(nil)
+		b.giveUp = nil
+	}
 	if b.poster != nil {
 		b.poster.Close()
 	}
@@ -273,7 +286,9 @@ func (g *Ingest) poster(b *backend, of *topology.Backend) (Poster, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.close() // its idle connections; requests under way are not touched
+	if b.poster != nil {
+		b.poster.Close() // its idle connections; requests under way are not touched
+	}
 	b.poster, b.credentials = p, of.Credentials
 	return p, nil
 }

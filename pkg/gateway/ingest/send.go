@@ -21,7 +21,7 @@ const (
 	probeFrom     = 32 << 10
 	mostPrepared  = 2
 	hintPause     = 200 * time.Millisecond
-	modePatience  = time.Second
+	suspectGrace  = time.Second
 	hintFrameSize = hint.MaxLines / 2
 )
 
@@ -121,7 +121,7 @@ func (l *lane) post(parts []*part) (influx.Reply, error) {
 	}
 	defer func() { clear(l.slices) }()
 	g.stats.sent(len(parts), size)
-	ctx, cancel := context.WithTimeoutCause(g.ctx, g.options.WriteTimeout, errSlow)
+	ctx, cancel := context.WithTimeoutCause(g.sending(l.backend), g.options.WriteTimeout, errSlow)
 	defer cancel()
 	large := int64(size) > DefaultMaxBody
 	reply, err := poster.Post(ctx, l.db, l.rp, l.slices, large)
@@ -138,10 +138,71 @@ func (l *lane) post(parts []*part) (influx.Reply, error) {
 	return reply, err
 }
 
-var errSlow = errors.New("no answer in time")
+var (
+	errSlow = errors.New("no answer in time")
+	// errGivenUp ends what is under way to a backend that is suspect.
+	errGivenUp = errors.New("given up, since the backend is suspect")
+)
+
+// sending is the context of what is sent to a backend.
+func (g *Ingest) sending(b *backend) context.Context {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if b.ctx == nil || b.ctx.Err() != nil {
+		b.ctx, b.giveUp = context.WithCancelCause(g.ctx)
+	}
+	return b.ctx
+}
+
+// watch gives up what is under way to backends that have become suspect, after a
+// moment: everybody waits for it, and a backend that hangs would take the whole of
+// its time for each lane anew.
+func (g *Ingest) watch() {
+	for {
+		changed := g.options.Session.Changed()
+		var suspects []*backend
+		if v := g.options.Session.View(); v != nil && len(v.State.Backlogs) > 0 {
+			g.mu.Lock()
+			for url, b := range g.backends {
+				if b.giveUp != nil && !v.Mode(url).Sends() {
+					suspects = append(suspects, b)
+				}
+			}
+			g.mu.Unlock()
+		}
+		if len(suspects) > 0 {
+			timer := time.NewTimer(suspectGrace)
+			select {
+			case <-timer.C:
+			case <-g.ctx.Done():
+				timer.Stop()
+				return
+			}
+			g.giveUp(suspects)
+		}
+		select {
+		case <-changed:
+		case <-g.ctx.Done():
+			return
+		}
+	}
+}
+
+// giveUp ends what is sent to backends that are still not to be sent to.
+func (g *Ingest) giveUp(suspects []*backend) {
+	v := g.options.Session.View()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, b := range suspects {
+		if b.giveUp != nil && !v.Mode(b.url).Sends() {
+			b.giveUp(errGivenUp)
+			b.giveUp = nil
+		}
+	}
+}
 
 func slow(err error) bool {
-	return errors.Is(err, errSlow) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
+	return errors.Is(err, errSlow) || errors.Is(err, errGivenUp) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // judge decides by a backend's answer, or by its absence, what is next.
@@ -209,8 +270,8 @@ func (l *lane) misses(o outcome, t *trouble) bool {
 	return true
 }
 
-// hint puts parts among the backend's hints, one frame for those of the same
-// circle.
+// hint puts parts among the backend's hints, one frame for those that were routed
+// alike.
 func (l *lane) hint(parts []*part) error {
 	g := l.ingest
 	ctx, cancel := context.WithTimeout(g.ctx, g.options.WriteTimeout)
@@ -219,7 +280,7 @@ func (l *lane) hint(parts []*part) error {
 	defer func() { g.budget.pools.put(joined.data) }()
 	for len(parts) > 0 {
 		n, size, points := 0, 0, 0
-		for n < len(parts) && parts[n].target.circle == parts[0].target.circle && (n == 0 || size+len(parts[n].lines.data) <= hintFrameSize) {
+		for n < len(parts) && sameFrame(parts[0], parts[n]) && (n == 0 || size+len(parts[n].lines.data) <= hintFrameSize) {
 			size += len(parts[n].lines.data)
 			points += parts[n].points
 			n++
@@ -242,6 +303,12 @@ func (l *lane) hint(parts []*part) error {
 		parts = parts[n:]
 	}
 	return nil
+}
+
+// sameFrame reports whether two parts were routed alike, as a frame says of all that
+// it holds.
+func sameFrame(a, b *part) bool {
+	return a.target.circle == b.target.circle && a.write.pass.View().Topology.Epoch == b.write.pass.View().Topology.Epoch
 }
 
 // append stores lines as one frame, or as several if they are too long for one.
