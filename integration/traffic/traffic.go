@@ -33,6 +33,10 @@ type Options struct {
 	// Begin is the time of the first points; each further one is Step later (10 s).
 	Begin time.Time
 	Step  time.Duration
+	// Most bounds the points of a measurement, after which all writes overwrite; 0
+	// means that there is no bound. Pause is between a client's requests.
+	Most  int
+	Pause time.Duration
 	// Faults says that requests may fail: what is not acknowledged is then sent
 	// again. Without it an answer that one InfluxDB would not have given is recorded.
 	Faults bool
@@ -150,14 +154,14 @@ func (t *Traffic) target(writer int) string { return t.options.Targets[writer%le
 // write is one client: half of a batch is new points, half overwrites known ones.
 func (t *Traffic) write(ctx context.Context, writer int, dice *rand.Rand) {
 	number := int64(0)
-	for ctx.Err() == nil {
+	for pause(ctx, t.options.Pause) {
 		m := name(writer, dice.IntN(t.options.Measurements))
 		t.mu.Lock()
 		known := t.points[m]
 		touched := map[int]bool{}
 		for range t.options.Batch {
 			i := len(known)
-			if i > 0 && dice.IntN(2) == 0 {
+			if i > 0 && (i == t.options.Most || dice.IntN(2) == 0) {
 				i = dice.IntN(len(known))
 			} else {
 				known = append(known, point{})
@@ -209,13 +213,24 @@ func (t *Traffic) send(ctx context.Context, writer int, lines string) bool {
 		if !t.options.Faults {
 			t.complain("a write was answered %d %s %v", status, body, err)
 		}
-		timer := time.NewTimer(again)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !pause(ctx, again) {
 			return false
-		case <-timer.C:
 		}
+	}
+}
+
+// pause waits; false when the clients are to end.
+func pause(ctx context.Context, d time.Duration) bool {
+	if d == 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
 	}
 }
 
@@ -239,13 +254,14 @@ func (t *Traffic) do(r *http.Request) (int, string, error) {
 
 // read is one client: it asks for a whole measurement and compares.
 func (t *Traffic) read(ctx context.Context, dice *rand.Rand) {
-	for ctx.Err() == nil {
+	for pause(ctx, t.options.Pause) {
 		writer := dice.IntN(t.options.Writers)
 		m := name(writer, dice.IntN(t.options.Measurements))
 		t.mu.Lock()
 		before := append([]point(nil), t.points[m]...)
 		t.mu.Unlock()
 		if len(before) == 0 {
+			pause(ctx, again)
 			continue
 		}
 		held, err := t.query(ctx, t.target(writer), m)
@@ -259,6 +275,7 @@ func (t *Traffic) read(ctx context.Context, dice *rand.Rand) {
 			if !t.options.Faults {
 				t.complain("a read of %s: %v", m, err)
 			}
+			pause(ctx, again)
 			continue
 		}
 		t.mu.Lock()
