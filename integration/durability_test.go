@@ -15,7 +15,6 @@ import (
 
 	"ringmaster/integration/harness"
 	"ringmaster/integration/traffic"
-	"ringmaster/pkg/bus"
 )
 
 // The tests of this file kill, stop, cut off and fill up what serves clients that
@@ -83,32 +82,12 @@ func (s *durable) begin() {
 	}
 }
 
-// peer starts a second gateway on the NATS of the first, at the end of a line.
+// peer starts a second gateway, at the end of a line.
 func (s *durable) peer() (*installation, *harness.Line) {
 	s.t.Helper()
-	file, err := bus.ReadNATSFile(s.DataDir())
-	require.NoError(s.t, err)
-	u, err := url.Parse(file.URL)
-	require.NoError(s.t, err)
-	line, err := harness.NewLine(u.Host)
-	require.NoError(s.t, err)
-	s.t.Cleanup(func() { require.NoError(s.t, line.Close()) })
-	p := install(s.t)
-	p.Settings = s.Settings
-	require.NoError(s.t, p.WriteCircles(s.configured()...))
-	p.startOn(s.installation, line, file.Token)
-	s.t.Cleanup(func() { // or it could not stop in order
-		line.Mend()
-		_ = p.API.Signal(syscall.SIGCONT)
-	})
+	p, line := s.installation.peer(s.configured()...)
 	s.gateways = append(s.gateways, p)
 	return p, line
-}
-
-// startOn starts the gateway on the NATS of another.
-func (in *installation) startOn(other *installation, line *harness.Line, token string) {
-	in.t.Helper()
-	in.startAPI("-nats", "nats://"+token+"@"+line.Address(), "-key-file", other.DataDir()+"/key")
 }
 
 // writes waits until the clients have so many writes more acknowledged.

@@ -74,11 +74,15 @@ type pass struct {
 
 func (p *pass) View() *serving.View { return p.view }
 
+func (p *pass) Held() error { return nil }
+
 func (p *pass) End() {
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
 	p.s.ended++
 }
+
+func (s *session) Tenure() *gatewaysession.Tenure { return nil }
 
 func (s *session) BeginWrite() (ingest.Pass, error) {
 	s.mu.Lock()

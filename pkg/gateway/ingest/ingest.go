@@ -54,6 +54,9 @@ type Session interface {
 	// BeginWrite enters a write under the view in force. An error is the reason for
 	// which this process must not serve.
 	BeginWrite() (Pass, error)
+	// Tenure is the time for which the session lives on end. What is sent after one
+	// that it was begun in is what nobody has waited for.
+	Tenure() *session.Tenure
 	// BeginSend is asked before each request that stores points at a backend, and
 	// before each frame that goes into its hints; end says that it is over.
 	BeginSend(backendURL string) (mode serving.Mode, end func(), err error)
@@ -64,6 +67,8 @@ type Session interface {
 // Pass is a write that goes on under one view.
 type Pass interface {
 	View() *serving.View
+	// Held is nil as long as others have waited for what goes on under the pass.
+	Held() error
 	End()
 }
 
@@ -112,8 +117,9 @@ type Options struct {
 	// Preparer is nil when lost databases are not made again: a backend without
 	// the database that others have is then suspect.
 	Preparer Preparer
-	// Connect makes the client of a backend; nil means an influx.Client.
-	Connect func(b *topology.Backend) (Poster, error)
+	// Connect makes the client of a backend, which puts nothing on the wire after
+	// guard has returned an error; nil means an influx.Client.
+	Connect func(b *topology.Backend, guard func() error) (Poster, error)
 
 	// MaxBody bounds the body of a request; one that is compressed may become
 	// twice as large.
@@ -164,10 +170,10 @@ func (o *Options) setDefaults() {
 	}
 	if o.Connect == nil {
 		timeout, conns := o.WriteTimeout, o.MaxConns
-		o.Connect = func(b *topology.Backend) (Poster, error) {
+		o.Connect = func(b *topology.Backend, guard func() error) (Poster, error) {
 			return influx.New(
 				influx.Endpoint{URL: b.URL, Username: b.Credentials.Username, Password: b.Credentials.Password},
-				influx.Options{Timeout: timeout, MaxConns: conns})
+				influx.Options{Timeout: timeout, MaxConns: conns, Guard: guard})
 		}
 	}
 }
@@ -242,6 +248,7 @@ type backend struct {
 	// Of the client, made when it is first needed; mu is Ingest's.
 	poster      Poster
 	credentials topology.Credentials
+	tenure      *session.Tenure
 
 	// What waits in its lanes or is under way; mu is Ingest's.
 	parts int
@@ -275,21 +282,22 @@ func (g *Ingest) backend(url string) *backend {
 	return b
 }
 
-// poster returns the client of a server, with the credentials of the day.
-func (g *Ingest) poster(b *backend, of *topology.Backend) (Poster, error) {
+// poster returns the client of a server, with the credentials of the day, that sends
+// in this tenure only.
+func (g *Ingest) poster(b *backend, of *topology.Backend, in *session.Tenure) (Poster, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if b.poster != nil && b.credentials == of.Credentials {
+	if b.poster != nil && b.credentials == of.Credentials && b.tenure == in {
 		return b.poster, nil
 	}
-	p, err := g.options.Connect(of)
+	p, err := g.options.Connect(of, in.Held)
 	if err != nil {
 		return nil, err
 	}
 	if b.poster != nil {
 		b.poster.Close() // its idle connections; requests under way are not touched
 	}
-	b.poster, b.credentials = p, of.Credentials
+	b.poster, b.credentials, b.tenure = p, of.Credentials, in
 	return p, nil
 }
 

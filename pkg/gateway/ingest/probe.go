@@ -79,7 +79,7 @@ func (g *Ingest) ask(ctx context.Context, db, rp, but string) func(yield func(in
 }
 
 func (g *Ingest) probe(ctx context.Context, of *topology.Backend, db, rp string) (influx.Reply, error) {
-	poster, err := g.poster(g.backend(of.URL), of)
+	poster, err := g.poster(g.backend(of.URL), of, g.options.Session.Tenure())
 	if err != nil {
 		return influx.Reply{}, err
 	}

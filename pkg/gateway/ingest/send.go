@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"ringmaster/pkg/gateway/session"
 	"ringmaster/pkg/hint"
 	"ringmaster/pkg/influx"
 )
@@ -84,13 +85,15 @@ type trouble struct {
 func (l *lane) attempt(parts []*part, t *trouble) (o outcome, done bool) {
 	g := l.ingest
 	t.wake = g.options.Session.Changed()
+	// Of before the mode is asked for: a mode is good for that long at most.
+	tenure := g.options.Session.Tenure()
 	mode, end, err := g.options.Session.BeginSend(l.backend.url)
 	if err != nil {
 		return outcome{state: lost, reason: err.Error()}, true
 	}
 	switch {
 	case mode.Sends():
-		reply, err := l.post(parts)
+		reply, err := l.post(parts, tenure)
 		end()
 		return l.judge(reply, err, t)
 	case mode.Hints():
@@ -107,9 +110,9 @@ func (l *lane) attempt(parts []*part, t *trouble) (o outcome, done bool) {
 // post sends parts to the backend. What the backend refuses as too large, since the
 // times that lines were given have made it larger, is compressed: that it does not
 // count.
-func (l *lane) post(parts []*part) (influx.Reply, error) {
+func (l *lane) post(parts []*part, in *session.Tenure) (influx.Reply, error) {
 	g := l.ingest
-	poster, err := g.poster(l.backend, parts[0].target.of)
+	poster, err := g.poster(l.backend, parts[0].target.of, in)
 	if err != nil {
 		return influx.Reply{}, err
 	}
@@ -207,6 +210,9 @@ func slow(err error) bool {
 
 // judge decides by a backend's answer, or by its absence, what is next.
 func (l *lane) judge(reply influx.Reply, err error, t *trouble) (o outcome, done bool) {
+	if errors.Is(err, influx.ErrGuard) { // nothing is wrong with the backend
+		return outcome{state: lost, reason: err.Error()}, true
+	}
 	if err == nil {
 		o = judged(reply)
 		if o.state == refused && o.means.missing() && t.prepared < mostPrepared && l.misses(o, t) {

@@ -187,6 +187,10 @@ func (g *Ingest) run(ctx context.Context, w *write, r *Request) error {
 	if err := w.send(ctx, false); err != nil {
 		return err
 	}
+	// Whoever has not waited for this write may have moved on without its points.
+	if err := w.pass.Held(); err != nil {
+		return perhaps(err.Error())
+	}
 	return w.answer(words, bad)
 }
 

@@ -146,6 +146,19 @@ type watch struct {
 	stop     func()
 	backends []string
 	progress atomic.Int64
+	pass     Pass // nil if it is no read
+}
+
+// lost says why what has been read must not be given out: nobody has waited for this
+// read, so it may be of what was there before.
+func (w *watch) lost() error {
+	if w.pass == nil {
+		return nil
+	}
+	if err := w.pass.Held(); err != nil {
+		return &UnavailableError{Reasons: []string{err.Error()}}
+	}
+	return nil
 }
 
 func (w *watch) progressed(n int) { w.progress.Add(int64(n)) }

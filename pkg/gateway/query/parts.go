@@ -34,6 +34,7 @@ func (x *execution) ask(ctx context.Context, p *place, asks []statement.Ask) (pa
 		backends[i] = asks[i].Backend
 	}
 	watch := x.r.watch(ctx, backends...)
+	watch.pass = p.pass
 	parts = make([]*part, len(asks))
 	failed := make([]error, len(asks))
 	closeAll = func() {
@@ -110,6 +111,9 @@ func (p *part) plainNext() (*result.Result, error) {
 	p.watch.progressed(int(n - p.before))
 	bound := p.x.budget.bytes(n - p.before)
 	p.before = n
+	if lost := p.watch.lost(); lost != nil {
+		return nil, lost
+	}
 	switch {
 	case errors.Is(err, io.EOF):
 		p.ended = true

@@ -135,6 +135,7 @@ const copySize = 64 << 10
 // says what form the answer has; nil if it is none of /query.
 func (r *Runner) forward(ctx context.Context, w Reply, p *place, backend string, f influx.Forwarded, q *Request, budget *budget) (began bool, err error) {
 	watch := r.watch(ctx, backend)
+	watch.pass = p.pass
 	defer watch.stop()
 	client, err := r.o.Clients.Client(p.backends[backend])
 	if err != nil {
@@ -180,6 +181,12 @@ func (r *Runner) copyAnswer(w Reply, p *place, res *http.Response, watch *watch,
 	for {
 		n, readErr := res.Body.Read(buffer[:])
 		watch.progressed(n)
+		if lost := watch.lost(); lost != nil {
+			if !began {
+				return false, lost
+			}
+			return true, cutOff(w, cut, lost)
+		}
 		if n > 0 {
 			piece, bound := cut.piece(buffer[:n], budget.bytes(int64(n)))
 			if bound != nil && !began && len(piece) == 0 {

@@ -23,6 +23,8 @@ import (
 // Pass is a read that has begun under a view and is still under way.
 type Pass interface {
 	View() *serving.View
+	// Held is nil as long as others have waited for this read.
+	Held() error
 	// End must be called once, when all of the read has finished.
 	End()
 }

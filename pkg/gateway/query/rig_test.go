@@ -82,6 +82,8 @@ type pass struct {
 
 func (p *pass) View() *serving.View { return p.view }
 
+func (p *pass) Held() error { return nil }
+
 func (p *pass) End() {
 	p.session.mu.Lock()
 	defer p.session.mu.Unlock()

@@ -1,14 +1,17 @@
 package session
 
 import (
+	"fmt"
 	"sync"
 
+	"ringmaster/pkg/bus"
 	"ringmaster/pkg/serving"
 )
 
 // Pass is a write or a read that goes on under one view.
 type Pass struct {
 	session *Session
+	tenure  *Tenure
 	in      *generation
 	count   func(*generation) *int
 	ended   sync.Once
@@ -16,6 +19,38 @@ type Pass struct {
 
 // View is the view to route by.
 func (p *Pass) View() *serving.View { return p.in.view }
+
+// Held returns nil while the session has lived on end since the pass began. Once it
+// has not, nobody has waited for what goes on under the pass: a write must not be
+// acknowledged, and what was read may be what there was before.
+func (p *Pass) Held() error { return p.tenure.Held() }
+
+// Tenure is a time for which a session lives on end.
+type Tenure struct {
+	session *Session
+	lease   *bus.Lease
+}
+
+// Tenure returns the present one, which is over if the session does not live.
+func (s *Session) Tenure() *Tenure {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tenure
+}
+
+// Held returns nil while the tenure lasts, and then ErrNotServing with the reason. It
+// is cheap and does not wait. A tenure that is nil does not end.
+func (t *Tenure) Held() error {
+	if t == nil {
+		return nil
+	}
+	t.session.mu.Lock()
+	defer t.session.mu.Unlock()
+	if t.session.lease == t.lease {
+		return t.session.serving()
+	}
+	return fmt.Errorf("%w: its session has run out in the meantime", ErrNotServing)
+}
 
 // End says that nothing of it goes on any more. It may be called more than once.
 func (p *Pass) End() {
@@ -47,7 +82,7 @@ func (s *Session) begin(count func(*generation) *int) (*Pass, error) {
 	}
 	g := s.generations[len(s.generations)-1]
 	*count(g)++
-	return &Pass{session: s, in: g, count: count}, nil
+	return &Pass{session: s, tenure: s.tenure, in: g, count: count}, nil
 }
 
 // BeginSend is asked immediately before anything is stored at a backend or among

@@ -47,6 +47,7 @@ type Session struct {
 	generations []*generation // oldest first; the last is in force
 	changed     chan struct{}
 	lease       *bus.Lease
+	tenure      *Tenure // of the lease
 	told        presence // what the lease says
 	trouble     error
 	// turned is signalled when an older generation has been left behind.
@@ -204,6 +205,7 @@ func (s *Session) acquire(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lease, s.told = lease, now
+	s.tenure = &Tenure{session: s, lease: lease}
 	return nil
 }
 
