@@ -42,6 +42,7 @@ type session struct {
 	view     *serving.View
 	changed  chan struct{}
 	refuse   error
+	lost     error // of writes that have begun
 	passes   int
 	ended    int
 	touched  []gatewaysession.Touched
@@ -74,7 +75,11 @@ type pass struct {
 
 func (p *pass) View() *serving.View { return p.view }
 
-func (p *pass) Held() error { return nil }
+func (p *pass) Held() error {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	return p.s.lost
+}
 
 func (p *pass) End() {
 	p.s.mu.Lock()

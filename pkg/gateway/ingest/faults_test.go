@@ -35,7 +35,7 @@ type faulty struct {
 	reach bool // whether there are servers behind it
 }
 
-func (f *faulty) connect(b *topology.Backend) (ingest.Poster, error) {
+func (f *faulty) connect(b *topology.Backend, _ func() error) (ingest.Poster, error) {
 	c, err := influx.New(influx.Endpoint{URL: b.URL}, influx.Options{})
 	return &faultyPoster{f, b.URL, c}, err
 }
@@ -446,6 +446,17 @@ func TestAProcessOutsideTheClusterRefuses(t *testing.T) {
 	err := r.Write(t.Context(), write("m f=1 1"))
 	require.Equal(t, 503, status(err))
 	require.ErrorContains(t, err, "its session has run out")
+}
+
+func TestWhatWasWrittenWithoutASessionIsNotAcknowledged(t *testing.T) {
+	bad := &faulty{}
+	bad.fails(func(string, string, int) fault { return refuseConnection })
+	r := newRig(t, nowhere(), func(o *ingest.Options) { o.Connect = bad.connect })
+	require.NoError(t, r.Write(t.Context(), write("m f=1 1")))
+	r.session.lost = errors.New("its session has run out in the meantime")
+	err := r.Write(t.Context(), write("m f=1 1"))
+	require.Equal(t, 503, status(err))
+	require.ErrorContains(t, err, "its session has run out in the meantime; the points may already be stored")
 }
 
 func TestForbiddenDatabases(t *testing.T) {

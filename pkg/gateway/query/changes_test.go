@@ -114,6 +114,19 @@ func TestAProcessThatMustNotServeSaysSo(t *testing.T) {
 	}
 }
 
+// Whoever reads past the end of his session may read what there was before.
+func TestWhatWasReadWithoutASessionIsNotGivenOut(t *testing.T) {
+	g := newRig(t)
+	load(g)
+	g.session.lost = errors.New("its session has run out")
+	for _, q := range []string{single, several, `SHOW MEASUREMENTS`, `SELECT * INTO copy FROM m1`} {
+		got := g.post(q)
+		require.Contains(t, got.body, "its session has run out", q)
+		require.NotContains(t, got.body, "series", q)
+	}
+	require.Zero(t, g.session.open)
+}
+
 func TestWhatIsRefusedSaysWhy(t *testing.T) {
 	g := newRig(t)
 	load(g)

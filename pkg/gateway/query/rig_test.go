@@ -48,6 +48,7 @@ type session struct {
 	view    *serving.View
 	changed chan struct{}
 	refuse  error
+	lost    error // of reads that have begun
 	open    int
 }
 
@@ -82,7 +83,11 @@ type pass struct {
 
 func (p *pass) View() *serving.View { return p.view }
 
-func (p *pass) Held() error { return nil }
+func (p *pass) Held() error {
+	p.session.mu.Lock()
+	defer p.session.mu.Unlock()
+	return p.session.lost
+}
 
 func (p *pass) End() {
 	p.session.mu.Lock()

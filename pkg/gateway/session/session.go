@@ -47,7 +47,7 @@ type Session struct {
 	generations []*generation // oldest first; the last is in force
 	changed     chan struct{}
 	lease       *bus.Lease
-	tenure      *Tenure // of the lease
+	tenure      *Tenure  // of the lease
 	told        presence // what the lease says
 	trouble     error
 	// turned is signalled when an older generation has been left behind.

@@ -34,6 +34,7 @@ func (s still) BeginRead() (query.Pass, error) { return s, nil }
 func (s still) Changed() <-chan struct{}       { return nil }
 func (s still) View() *serving.View            { return s.view }
 func (s still) End()                           {}
+func (s still) Held() error                    { return nil }
 func (s still) Active(string) bool             { return true }
 
 func (s still) Open(b *topology.Backend) (*influx.Client, error) {

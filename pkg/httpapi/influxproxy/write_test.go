@@ -39,6 +39,7 @@ type quiet struct{ view *serving.View }
 
 func (q quiet) View() *serving.View              { return q.view }
 func (q quiet) Changed() <-chan struct{}         { return nil }
+func (q quiet) Tenure() *gatewaysession.Tenure   { return nil }
 func (q quiet) BeginWrite() (ingest.Pass, error) { return quietPass(q), nil }
 
 func (q quiet) Suspect(context.Context, string, string) error { return context.Canceled }
@@ -52,6 +53,7 @@ func (q quiet) Reserve(string, int64) (func(), error) { return func() {}, nil }
 type quietPass quiet
 
 func (p quietPass) View() *serving.View { return p.view }
+func (p quietPass) Held() error         { return nil }
 func (p quietPass) End()                {}
 
 // gateway serves the dialect over one real server.
