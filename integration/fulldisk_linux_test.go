@@ -35,7 +35,7 @@ func (in *installation) free() int64 {
 	in.t.Helper()
 	var s syscall.Statfs_t
 	require.NoError(in.t, syscall.Statfs(in.DataDir(), &s))
-	return int64(s.Bavail) * s.Bsize //nolint:unconvert // not everywhere of this type
+	return int64(s.Bavail) * s.Bsize
 }
 
 // fill leaves that much room, and returns what makes room again.
