@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -172,11 +171,17 @@ var errSilent = errors.New("it has stopped answering")
 func (r *Runner) watch(ctx context.Context, backends ...string) *watch {
 	ctx, cancel := context.WithCancelCause(ctx)
 	w := &watch{ctx: ctx, backends: backends}
-	var over sync.WaitGroup
-	over.Go(func() { r.keepWatch(w, cancel) })
+	// Most answers are over before it would look for the first time.
+	ended := make(chan struct{})
+	begins := time.AfterFunc(watchEvery, func() {
+		defer close(ended)
+		r.keepWatch(w, cancel)
+	})
 	w.stop = func() {
 		cancel(nil)
-		over.Wait()
+		if !begins.Stop() {
+			<-ended
+		}
 	}
 	return w
 }
@@ -186,11 +191,6 @@ func (r *Runner) keepWatch(w *watch, cancel context.CancelCauseFunc) {
 	defer ticker.Stop()
 	before, lost := int64(-1), ""
 	for {
-		select {
-		case <-w.ctx.Done():
-			return
-		case <-ticker.C:
-		}
 		now, gone := w.progress.Load(), ""
 		for _, b := range w.backends {
 			if !r.o.Health.Active(b) {
@@ -202,5 +202,10 @@ func (r *Runner) keepWatch(w *watch, cancel context.CancelCauseFunc) {
 			return
 		}
 		before, lost = now, gone
+		select {
+		case <-w.ctx.Done():
+			return
+		case <-ticker.C:
+		}
 	}
 }

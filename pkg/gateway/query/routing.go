@@ -72,21 +72,18 @@ func (s *search) failed(err error) (broken bool) {
 // ends.
 func (r *Runner) read(ctx context.Context, s search, try attempt) (*place, error) {
 	allowed := s.stale
+	s.stale = false
+	changed := r.o.Session.Changed()
+	p, _, err := r.readNow(ctx, &s, try)
+	if p != nil || err != nil {
+		return p, err
+	}
 	began := r.o.Now()
 	timer := time.NewTimer(r.o.Wait)
 	defer timer.Stop()
 	ticker := time.NewTicker(look)
 	defer ticker.Stop()
 	for over := false; ; {
-		changed := r.o.Session.Changed()
-		s.stale = allowed && over
-		p, reasons, err := r.readNow(ctx, &s, try)
-		if p != nil || err != nil {
-			return p, err
-		}
-		if over {
-			return nil, &UnavailableError{Reasons: reasons, Waited: r.o.Now().Sub(began).Round(time.Millisecond)}
-		}
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
@@ -94,6 +91,15 @@ func (r *Runner) read(ctx context.Context, s search, try attempt) (*place, error
 			over = true
 		case <-changed:
 		case <-ticker.C:
+		}
+		changed = r.o.Session.Changed()
+		s.stale = allowed && over
+		p, reasons, err := r.readNow(ctx, &s, try)
+		if p != nil || err != nil {
+			return p, err
+		}
+		if over {
+			return nil, &UnavailableError{Reasons: reasons, Waited: r.o.Now().Sub(began).Round(time.Millisecond)}
 		}
 	}
 }
