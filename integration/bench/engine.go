@@ -26,6 +26,8 @@ type bench struct {
 	dir, bin string
 	rounds   int
 	made     int
+	// profiles is where profiles of the api are kept; empty keeps none.
+	profiles string
 }
 
 // server starts a fresh InfluxDB.
@@ -124,6 +126,7 @@ func (b *bench) cluster(workers int, circles ...[]string) (*harness.Cluster, err
 	if err != nil {
 		return nil, err
 	}
+	b.profilable(c)
 	all := make([]harness.Circle, len(circles))
 	for i, urls := range circles {
 		all[i].Name = "circle-" + strconv.Itoa(i)

@@ -1,7 +1,8 @@
-// Command bench measures Ringmaster against a bare loop on the same machine, in
-// the same run: a loop that reads msgpack from one InfluxDB and writes line
-// protocol to another, with no engine, no checkpoint and no verification. It
-// prints ratios; docs/performance.md says how to read and repeat them.
+// Command bench measures Ringmaster against something bare on the same machine, in
+// the same run. For moves that is a loop that reads msgpack from one InfluxDB and
+// writes line protocol to another, with no engine, no checkpoint and no verification;
+// for the data plane it is one InfluxDB that is asked directly. It prints ratios;
+// docs/performance.md says how to read and repeat them.
 package main
 
 import (
@@ -37,6 +38,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	large := fs.Int("large", 5_000_000, "points of the one large measurement; 0 leaves it out")
 	many := fs.Int("many", 100_000, "measurements to plan; 0 leaves it out")
 	rounds := fs.Int("rounds", 3, "how often each move is measured; the median counts")
+	profiles := fs.String("profiles", "", "keep CPU profiles of the api under the loads of the data plane in `DIR`")
 	only := fs.String("only", "", "the `PARTS` to measure, separated by commas: "+strings.Join(parts(), ", ")+" (default: all)")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -59,7 +61,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err := harness.BuildPrograms(ctx, bin); err != nil {
 		return err
 	}
-	b := &bench{ctx: ctx, out: out, dir: dir, bin: bin, rounds: *rounds}
+	b := &bench{ctx: ctx, out: out, dir: dir, bin: bin, rounds: *rounds, profiles: *profiles}
 	usual := set{name: fmt.Sprintf("%d measurements of %d points", *measurements, *points), measurements: *measurements, points: *points}
 	huge := set{name: fmt.Sprintf("one measurement of %d points", *large), measurements: 1, points: *large}
 	for _, part := range chosen {
@@ -81,6 +83,18 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 			if *many > 0 {
 				err = b.planning(*many)
 			}
+		case partWrite:
+			err = b.write()
+		case partLines:
+			err = b.lines()
+		case partConflicts:
+			err = b.conflicts()
+		case partQuery:
+			err = b.query()
+		case partDown:
+			err = b.down()
+		case partIdle:
+			err = b.idle()
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", part, err)
@@ -97,9 +111,19 @@ const (
 	partResync    = "resync"
 	partClear     = "clear"
 	partPlanning  = "planning"
+	// Those of the data plane.
+	partWrite     = "write"
+	partLines     = "lines"
+	partConflicts = "conflicts"
+	partQuery     = "query"
+	partDown      = "down"
+	partIdle      = "idle"
 )
 
 // parts are all parts, in order.
 func parts() []string {
-	return []string{partRebalance, partLarge, partRecovery, partResync, partClear, partPlanning}
+	return []string{
+		partRebalance, partLarge, partRecovery, partResync, partClear, partPlanning,
+		partWrite, partLines, partConflicts, partQuery, partDown, partIdle,
+	}
 }
