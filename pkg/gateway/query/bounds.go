@@ -167,7 +167,7 @@ const watchEvery = time.Second
 
 var errSilent = errors.New("it has stopped answering")
 
-// watch begins to watch. stop must be called; it returns when the watch has ended.
+// watch begins to watch. stop must be called once; it returns when the watch has ended.
 func (r *Runner) watch(ctx context.Context, backends ...string) *watch {
 	ctx, cancel := context.WithCancelCause(ctx)
 	w := &watch{ctx: ctx, backends: backends}
