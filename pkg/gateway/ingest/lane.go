@@ -99,9 +99,25 @@ func (l *lane) push(p *part) {
 // run sends until nothing waits any more.
 func (l *lane) run() {
 	for l.take() {
+		begun := time.Now()
 		l.deliver(l.group)
 		clear(l.group)
+		if l.quarantine && l.besides() {
+			l.pause(nil, min(time.Since(begun), longestYield), nil)
+		}
 	}
+}
+
+// longestYield is how long a quarantine lane leaves its backend to the lane beside
+// it after a request, at most; otherwise for as long as that took.
+const longestYield = 50 * time.Millisecond
+
+// besides reports whether the lane that a quarantine lane stands beside has work.
+func (l *lane) besides() bool {
+	l.ingest.mu.Lock()
+	defer l.ingest.mu.Unlock()
+	normal := l.backend.lanes[laneKey{db: l.db, rp: l.rp}]
+	return normal != nil && normal.running
 }
 
 // take takes what waits as the next group; false if nothing does.
