@@ -27,7 +27,7 @@ func whole(t testing.TB, cfg httpapi.Config, b *httpapitest.Backend) *httpapi.En
 	require.NoError(t, err)
 	proxy := influxproxy.New(influxproxy.Deps{
 		Submitter: b, Operations: httpapitest.Operations{Backend: b}, Topology: b, Prober: b, Flags: b,
-		Writer: b, Version: "2.5.12", Now: httpapitest.Now,
+		Writer: b, Querier: httpapitest.Querier{}, Version: "2.5.12", Now: httpapitest.Now,
 	})
 	e, err := httpapi.New(cfg, native, proxy)
 	require.NoError(t, err)

@@ -10,10 +10,12 @@ import (
 	"time"
 
 	"ringmaster/pkg/gateway/ingest"
+	"ringmaster/pkg/gateway/query"
 	"ringmaster/pkg/httpapi"
 	"ringmaster/pkg/httpapi/operations"
 	"ringmaster/pkg/operation"
 	"ringmaster/pkg/progress"
+	"ringmaster/pkg/prom"
 	"ringmaster/pkg/serving"
 	"ringmaster/pkg/topology"
 )
@@ -190,6 +192,27 @@ func (b *Backend) Submit(_ context.Context, r operation.Request) (operation.Oper
 // WritePrometheus is Write: nothing is read of the body but its bytes.
 func (b *Backend) WritePrometheus(ctx context.Context, r ingest.Request) error {
 	return b.Write(ctx, r)
+}
+
+// Querier answers every query with nothing found.
+type Querier struct{}
+
+// Serve implements influxproxy.Querier.
+func (Querier) Serve(_ context.Context, w query.Reply, _ *query.Request) error {
+	w.Header().Set("Content-Type", "application/json")
+	_, err := io.WriteString(w, `{"results":[{"statement_id":0}]}`+"\n")
+	return err
+}
+
+// Hand implements influxproxy.Querier.
+func (q Querier) Hand(ctx context.Context, w query.Reply, _ *query.Handed) error {
+	return q.Serve(ctx, w, nil)
+}
+
+// ReadProm implements influxproxy.Querier.
+func (Querier) ReadProm(_ context.Context, w query.Reply, _ *query.Handed, _ *prom.Read, _ string) error {
+	w.Header().Set("Content-Type", prom.ContentType)
+	return nil
 }
 
 // Operations is the projection's face of b.
