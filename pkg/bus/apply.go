@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,7 +50,9 @@ type applying struct {
 
 // WithLeaseTTL sets how long a lease lives after its last renewal. All
 // processes read it from the bucket when they start. Without it a bucket that
-// exists keeps what it has, and a new one gets events.LeaseTTL.
+// exists keeps what it has, and a new one gets events.LeaseTTL. So does a bucket in
+// which somebody holds a lease and that would get a shorter TTL: he reckons with
+// what he has read, and would think that he holds what has long run out.
 func WithLeaseTTL(d time.Duration) ApplyOption {
 	return func(a *applying) { a.leaseTTL = d }
 }
@@ -111,20 +114,30 @@ func (b *Bus) Apply(ctx context.Context, replicas int, options ...ApplyOption) e
 	return nil
 }
 
-// leaseTTL is the TTL of leases: what was asked for, else what there is, else
-// the default.
+// leaseTTL is the TTL of leases: what was asked for, unless that must not be yet,
+// else what there is, else the default.
 func (b *Bus) leaseTTL(ctx context.Context, a applying) (time.Duration, error) {
-	if a.leaseTTL > 0 {
-		return a.leaseTTL, nil
-	}
 	found, err := b.lookUp(ctx, bucketStream(events.BucketLeases))
 	if err != nil {
 		return 0, err
 	}
-	if found == nil || found.MaxAge <= 0 {
-		return events.LeaseTTL, nil
+	switch {
+	case found == nil || found.MaxAge <= 0:
+		return cmp.Or(a.leaseTTL, events.LeaseTTL), nil
+	case a.leaseTTL == 0:
+		return found.MaxAge, nil
+	case a.leaseTTL >= found.MaxAge:
+		return a.leaseTTL, nil
 	}
-	return found.MaxAge, nil
+	for lease, err := range b.Bucket(events.BucketLeases).List(ctx, "") {
+		if err != nil {
+			return 0, fmt.Errorf("looking whether leases are held: %w", err)
+		}
+		b.log.WarnContext(ctx, "leases keep their time to live, since some are held; it can be made shorter when all other processes are stopped",
+			"ttl", found.MaxAge.String(), "wanted", a.leaseTTL.String(), "held", lease.Key)
+		return found.MaxAge, nil
+	}
+	return a.leaseTTL, nil
 }
 
 func streamConfig(s events.StreamSpec, replicas int) jetstream.StreamConfig {

@@ -100,6 +100,27 @@ func TestApplyBringsLimitsUpToDate(t *testing.T) {
 	require.Equal(t, 3*time.Second, consumer.CachedInfo().Config.AckWait)
 }
 
+// Whoever holds a lease reckons with the TTL that he has read.
+func TestApplyDoesNotShortenLeasesThatAreHeld(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	b, _ := bustest.Start(t, bus.WithLeaseTTL(5*time.Second))
+	leases, err := b.Leases(ctx)
+	require.NoError(t, err)
+	lease, err := leases.Acquire(ctx, "process.a", nil)
+	require.NoError(t, err)
+	ttl := func(apply time.Duration) time.Duration {
+		require.NoError(t, b.Apply(ctx, 0, bus.WithLeaseTTL(apply)))
+		now, err := b.Leases(ctx)
+		require.NoError(t, err)
+		return now.TTL()
+	}
+	require.Equal(t, 5*time.Second, ttl(2*time.Second))
+	require.Equal(t, 6*time.Second, ttl(6*time.Second), "longer is what nobody is harmed by")
+	require.NoError(t, lease.Release(ctx))
+	require.Equal(t, 2*time.Second, ttl(2*time.Second))
+}
+
 func TestApplyRefusesWhatIsIncompatible(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
