@@ -2,8 +2,11 @@ package influx
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -13,13 +16,14 @@ const bufferSize = 64 << 10
 
 // newTransport makes the connections of reads or writes. o has its defaults set.
 func newTransport(o Options, guard func() error) *http.Transport {
+	buffers := &sync.Pool{}
 	return &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			nc, err := o.Dial(ctx, network, addr)
 			if err != nil {
 				return nil, err
 			}
-			return &conn{Conn: nc, silence: o.Timeout, guard: guard}, nil
+			return &conn{Conn: nc, silence: o.Timeout, guard: guard, buffers: buffers}, nil
 		},
 		TLSClientConfig:     o.TLS,
 		TLSHandshakeTimeout: o.Timeout,
@@ -40,6 +44,7 @@ type conn struct {
 
 	silence time.Duration
 	guard   func() error
+	buffers *sync.Pool // of *[bufferSize]byte
 }
 
 func (c *conn) Read(p []byte) (int, error) {
@@ -61,4 +66,30 @@ func (c *conn) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	return c.Conn.Write(p)
+}
+
+// ReadFrom sends what r gives. Without it bodies would go through a buffer of half
+// the size that is made for each of them.
+func (c *conn) ReadFrom(r io.Reader) (n int64, err error) {
+	buffer, ok := c.buffers.Get().(*[bufferSize]byte)
+	if !ok {
+		buffer = new([bufferSize]byte)
+	}
+	defer c.buffers.Put(buffer)
+	for {
+		got, readErr := r.Read(buffer[:])
+		if got > 0 {
+			sent, err := c.Write(buffer[:got])
+			n += int64(sent)
+			if err != nil {
+				return n, err
+			}
+		}
+		switch {
+		case errors.Is(readErr, io.EOF):
+			return n, nil
+		case readErr != nil:
+			return n, readErr
+		}
+	}
 }
