@@ -15,6 +15,7 @@ import (
 	"ringmaster/pkg/gateway/ingest"
 	"ringmaster/pkg/gateway/query"
 	"ringmaster/pkg/gateway/replay"
+	"ringmaster/pkg/gateway/session"
 	"ringmaster/pkg/health"
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/ledger"
@@ -56,7 +57,7 @@ func (s *system) newDataPlane(keys topology.Sealer) (_ *dataPlane, err error) {
 	d.pool = query.NewPool(health.NewClients(keys, ledger.SealContext, influx.Options{UserAgent: userAgent, Timeout: silentQuery, MaxConns: queryConns}))
 	d.runner = query.New(query.Options{
 		Session: query.Reads(s.session), Clients: d.pool, Health: probed{s.prober}, Flags: d.flags,
-		Writer: d.ingest, Quiescer: d.ingest, Logger: s.logger,
+		Writer: d.ingest, Quiescer: quiescer{s.session, d.ingest}, Logger: s.logger,
 	})
 	return d, nil
 }
@@ -86,6 +87,27 @@ func (d *dataPlane) close(ctx context.Context) error {
 	err := d.ingest.Close(ctx)
 	d.pool.Close()
 	return err
+}
+
+// quiescer keeps a database from being written to, by every process.
+type quiescer struct {
+	session *session.Session
+	ingest  *ingest.Ingest
+}
+
+// Quiesce implements query.Quiescer.
+func (q quiescer) Quiesce(ctx context.Context, database string) (resume func(), err error) {
+	end, err := q.session.Exclude(ctx, database)
+	if err != nil {
+		return nil, err
+	}
+	// What a request has left behind when its client went away may still be sent.
+	pass, err := q.ingest.Quiesce(ctx, database)
+	if err != nil {
+		end()
+		return nil, err
+	}
+	return func() { pass(); end() }, nil
 }
 
 // probed gives the query side what the health service knows.

@@ -60,6 +60,7 @@ func (s *Transitions) Run(ctx context.Context) error {
 		if view == nil {
 			continue
 		}
+		s.forgetStatements(ctx, view)
 		for i := range view.State.Transitions {
 			t := &view.State.Transitions[i]
 			if t.Step == serving.WriteBoth {
@@ -72,6 +73,21 @@ func (s *Transitions) Run(ctx context.Context) error {
 			if s.Waits != nil {
 				s.Waits(t.Circle, err)
 			}
+		}
+	}
+}
+
+// forgetStatements takes back statements whose processes have gone: writes would wait
+// for them.
+func (s *Transitions) forgetStatements(ctx context.Context, view *serving.View) {
+	for _, e := range view.State.Exclusive {
+		_, err := s.Leases.Holder(ctx, ledger.ProcessLease(e.Process))
+		if !errors.Is(err, bus.ErrNotFound) {
+			continue
+		}
+		_, err = s.Accord.Change(ctx, func(v *serving.View) (serving.State, error) { return v.State.WithoutExclusive(e.ID), nil })
+		if err != nil && ctx.Err() == nil {
+			s.Logger.WarnContext(ctx, "letting writes pass after a statement whose process is gone", "database", e.Database, "error", err)
 		}
 	}
 }

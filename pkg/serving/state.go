@@ -30,6 +30,18 @@ type State struct {
 	// predecessors held, when reads moved over to them: where a leftover has another
 	// value, the owner's is the newer one.
 	Proven []int `json:"proven,omitempty"`
+	// Exclusive are the statements that must not meet a write of their database.
+	Exclusive []Exclusive `json:"exclusive,omitempty"`
+}
+
+// Exclusive is a statement such as DELETE at work on every backend: until it has
+// ended, whoever writes to its database waits.
+type Exclusive struct {
+	ID string `json:"id"`
+	// Process runs it; if its session ends, so does the statement's hold.
+	Process  string    `json:"process"`
+	Database string    `json:"database"`
+	Since    time.Time `json:"since"`
 }
 
 // Mode says how a backend gets its points.
@@ -205,11 +217,32 @@ func (s State) WithIncomplete(circle int, reason string, now time.Time) State {
 	return next
 }
 
+// WithExclusive returns the state with a statement at work; ErrStep while another
+// one is at work on its database.
+func (s State) WithExclusive(e Exclusive) (State, error) {
+	for _, other := range s.Exclusive {
+		if other.Database == e.Database && other.ID != e.ID {
+			return State{}, fmt.Errorf("another statement is at work on database %q since %s: %w", e.Database, other.Since.Format(time.RFC3339), ErrStep)
+		}
+	}
+	next := s.WithoutExclusive(e.ID)
+	next.Exclusive = append(next.Exclusive, e)
+	return next, nil
+}
+
+// WithoutExclusive returns the state without a statement.
+func (s State) WithoutExclusive(id string) State {
+	next := s.Clone()
+	next.Exclusive = slices.DeleteFunc(next.Exclusive, func(e Exclusive) bool { return e.ID == id })
+	return next
+}
+
 // Clone returns a copy whose lists can be changed.
 func (s State) Clone() State {
 	c := State{
 		Transitions: slices.Clone(s.Transitions), Backlogs: slices.Clone(s.Backlogs),
 		Copies: slices.Clone(s.Copies), Incomplete: slices.Clone(s.Incomplete), Proven: slices.Clone(s.Proven),
+		Exclusive: slices.Clone(s.Exclusive),
 	}
 	for i := range c.Transitions {
 		c.Transitions[i].Old = c.Transitions[i].Old.Clone()

@@ -194,6 +194,11 @@ func (v *View) Noting(circle int) []*Copy {
 	return nil
 }
 
+// Excluded reports whether writes of a database have to wait for a statement.
+func (v *View) Excluded(db string) bool {
+	return slices.ContainsFunc(v.State.Exclusive, func(e Exclusive) bool { return e.Database == db })
+}
+
 // Held reports whether writes of a measurement have to wait.
 func (v *View) Held(m Measurement) bool {
 	return slices.ContainsFunc(v.State.Copies, func(c Copy) bool {

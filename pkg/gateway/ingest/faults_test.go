@@ -434,10 +434,34 @@ func TestHeldWritesWait(t *testing.T) {
 	}
 	require.ElementsMatch(t, []string{"1free1 1", "1other1 1", "1held1 9"}, noted)
 
+	// Whoever holds writes has given up by then; they do not fail.
 	hold(3, serving.Measurement{Database: "db", Name: "held"})
-	err := r.Write(t.Context(), write("held f=1 1"))
+	began := time.Now()
+	require.NoError(t, r.Write(t.Context(), write("held f=1 1")))
+	require.GreaterOrEqual(t, time.Since(began), serving.HoldLimit)
+}
+
+// Writes wait for a statement that is at work on their database, in any process.
+func TestWritesWaitForAStatement(t *testing.T) {
+	bad := &faulty{}
+	r := newRig(t, nowhere(), func(o *ingest.Options) { o.Connect = bad.connect; o.Deadline = time.Second })
+	at := func(e ...serving.Exclusive) {
+		require.NoError(t, r.session.change(func(s serving.State) (serving.State, error) {
+			s.Exclusive = e
+			return s, nil
+		}))
+	}
+	at(serving.Exclusive{ID: "s", Process: "other", Database: "db"})
+	err := r.Write(t.Context(), write("m f=1 1"))
 	require.Equal(t, 503, status(err))
-	require.ErrorContains(t, err, "comparing")
+	require.ErrorContains(t, err, "a statement that removes data")
+	other := write("m f=1 1")
+	other.Database = "elsewhere"
+	require.NoError(t, r.Write(t.Context(), other))
+	done := make(chan error, 1)
+	go func() { done <- r.Write(t.Context(), write("m f=1 1")) }()
+	at()
+	require.NoError(t, <-done)
 }
 
 func TestAProcessOutsideTheClusterRefuses(t *testing.T) {

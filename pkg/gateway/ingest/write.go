@@ -221,7 +221,11 @@ func (w *write) denied() bool {
 // route scans the body into parts under a view in which nothing of it is held.
 func (w *write) route(ctx context.Context, p lineproto.Precision, now int64) error {
 	g := w.ingest
+	// Who holds writes gives up before the limit; after it they go on whatever the
+	// record says. A hold that follows another one begins anew.
 	var limit <-chan time.Time
+	var holder uint64
+	pressing := false
 	for {
 		changed := g.options.Session.Changed()
 		pass, err := g.options.Session.BeginWrite()
@@ -229,7 +233,15 @@ func (w *write) route(ctx context.Context, p lineproto.Precision, now int64) err
 			return unavailable(err.Error())
 		}
 		w.pass = pass
-		held, err := w.scan(g.routerOf(pass.View()), p, now)
+		v := pass.View()
+		if v.Excluded(w.db) {
+			w.drop()
+			if err := w.waitFor(ctx, changed); err != nil {
+				return err
+			}
+			continue
+		}
+		held, err := w.scan(g.routerOf(v), p, now, pressing && v.Revision == holder)
 		if err != nil {
 			return err
 		}
@@ -237,24 +249,39 @@ func (w *write) route(ctx context.Context, p lineproto.Precision, now int64) err
 			return nil
 		}
 		w.drop()
-		if limit == nil {
+		if v.Revision != holder {
 			timer := time.NewTimer(serving.HoldLimit)
 			defer timer.Stop()
-			limit = timer.C
+			limit, holder, pressing = timer.C, v.Revision, false
 		}
 		select {
 		case <-changed:
 		case <-limit:
-			return unavailable("an operation is comparing what is to be written for the last time and has not come to an end in time")
+			pressing = true
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 }
 
+// waitFor waits for another view while a statement is at work on the database, for as
+// long as the request has time.
+func (w *write) waitFor(ctx context.Context, changed <-chan struct{}) error {
+	timer := time.NewTimer(time.Until(w.deadline))
+	defer timer.Stop()
+	select {
+	case <-changed:
+		return nil
+	case <-timer.C:
+		return unavailable("a statement that removes data is at work on the database, and writes wait for its end")
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // scan appends each line to the part of every target. It stops at a measurement
-// that has to wait.
-func (w *write) scan(r *router, p lineproto.Precision, now int64) (held bool, err error) {
+// that has to wait, unless the write has waited long enough.
+func (w *write) scan(r *router, p lineproto.Precision, now int64, pressing bool) (held bool, err error) {
 	s, m, look := &w.scanner, r.database(w.db), several(w.body.data)
 	if look {
 		w.shapes.reset()
@@ -265,7 +292,7 @@ func (w *write) scan(r *router, p lineproto.Precision, now int64) (held bool, er
 		if to == nil || !bytes.Equal(name, w.name) {
 			to = r.owners(m, w.db, name)
 			w.name = append(w.name[:0], name...)
-			if r.holds && holds(r.view, w.db, w.rp, string(name)) {
+			if r.holds && !pressing && holds(r.view, w.db, w.rp, string(name)) {
 				return true, nil
 			}
 			if len(to.targets) == 0 {

@@ -50,6 +50,8 @@ type Session struct {
 	tenure      *Tenure  // of the lease
 	told        presence // what the lease says
 	trouble     error
+	// excluding are the statements that this process has at work.
+	excluding map[string]bool
 	// turned is signalled when an older generation has been left behind.
 	turned chan struct{}
 	// storing keeps the changes of this process from racing with one another.
@@ -80,7 +82,7 @@ const refreshEvery = time.Second
 // Open takes the lease, reads the shared record, which must be there, and returns
 // the session of this process.
 func Open(ctx context.Context, o Options) (*Session, error) {
-	s := &Session{options: o, changed: make(chan struct{}), turned: make(chan struct{}, 1)}
+	s := &Session{options: o, changed: make(chan struct{}), turned: make(chan struct{}, 1), excluding: map[string]bool{}}
 	s.notes.store = o.Ledger.AddNotes
 	// The lease comes first: whoever changes the record after it was read waits
 	// for this process.
@@ -175,7 +177,10 @@ func (s *Session) keep(ctx context.Context) error {
 	if err := s.refresh(call); err != nil {
 		return err
 	}
-	return s.renew(call)
+	if err := s.renew(call); err != nil || !s.leftStatements() {
+		return err
+	}
+	return s.forgetStatements(call)
 }
 
 // tell renews the session if there is something new to tell.

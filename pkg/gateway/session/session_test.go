@@ -378,3 +378,56 @@ func TestNotesAreStoredInBatches(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, notes, 8, "each is noted once")
 }
+
+// A statement waits for the writes of its database, and they wait for it, in every
+// process; one whose end cannot be stored, or whose process is gone, holds nobody up.
+func TestAStatementExcludesWritesEverywhere(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	here, _ := c.run("here")
+	there, _ := c.run("there")
+	write, err := there.BeginWrite()
+	require.NoError(t, err)
+	ended := make(chan func(), 1)
+	begun := waits(func() error {
+		end, err := here.Exclude(t.Context(), "db")
+		ended <- end
+		return err
+	})
+	require.Eventually(t, func() bool { return there.View().Excluded("db") }, patience, tick)
+	require.False(t, there.View().Excluded("other"))
+	blocked(t, begun)
+	write.End()
+	passed(t, begun)
+	end := <-ended
+
+	_, err = there.Exclude(t.Context(), "db")
+	require.ErrorIs(t, err, serving.ErrStep, "one at a time")
+	other, err := there.Exclude(t.Context(), "other")
+	require.NoError(t, err)
+	end()
+	end()
+	require.Eventually(t, func() bool { return !there.View().Excluded("db") }, patience, tick)
+	require.True(t, there.View().Excluded("other"))
+	other()
+
+	ctx, cancel := context.WithCancel(t.Context())
+	write, err = there.BeginWrite()
+	require.NoError(t, err)
+	begun = waits(func() error {
+		_, err := here.Exclude(ctx, "db")
+		return err
+	})
+	require.Eventually(t, func() bool { return there.View().Excluded("db") }, patience, tick)
+	cancel()
+	require.ErrorIs(t, <-begun, context.Canceled)
+	require.Eventually(t, func() bool { return !there.View().Excluded("db") }, patience, tick, "who gives up holds nobody up")
+	write.End()
+
+	// What a process has left behind is taken back when its session is kept again.
+	_, err = there.Change(t.Context(), func(v *serving.View) (serving.State, error) {
+		return v.State.WithExclusive(serving.Exclusive{ID: "left", Process: "here", Database: "db"})
+	})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return !there.View().Excluded("db") }, patience, tick)
+}
