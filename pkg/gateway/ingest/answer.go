@@ -134,6 +134,8 @@ const (
 	tagReason   = "invalid tag key: "
 	keyReason   = "key contains invalid unicode: "
 	limitReason = "max-"
+	// timeReason is about a point that has no field but "time".
+	timeReason = "invalid field name: "
 )
 
 // place is how early one server would have come upon the reason of a part's
@@ -173,12 +175,24 @@ func (w *write) line(p *part, detail string) int {
 
 // fits reports whether a reason is about a line.
 func fits(detail string, line []byte, key int, measurement string) bool {
+	if strings.HasPrefix(detail, timeReason) && hasField(line[min(key, len(line)):]) {
+		return false
+	}
 	if !strings.HasPrefix(detail, conflictPrefix) {
 		return strings.Contains(detail, fmt.Sprintf("on measurement \"%s\"", measurement)) || strings.Contains(detail, string(line[:key]))
 	}
 	found := false
 	eachField(line[min(key, len(line)):], func(name string, kind lineproto.Kind) bool {
 		found = strings.HasPrefix(detail, fmt.Sprintf("%s: input field \"%s\" on measurement \"%s\" is type %s, ", conflictPrefix, name, measurement, kind))
+		return !found
+	})
+	return found
+}
+
+// hasField reports whether there is a field that InfluxDB stores.
+func hasField(fields []byte) (found bool) {
+	eachField(fields, func(name string, _ lineproto.Kind) bool {
+		found = name != "time"
 		return !found
 	})
 	return found

@@ -190,6 +190,9 @@ func agreement(outcomes []outcome) error {
 	if len(done) == 0 && len(said) == 1 && !said[""] {
 		return &saidError{outcomes[0].said}
 	}
+	if words := refusedByHolders(outcomes); words != "" {
+		return &saidError{words}
+	}
 	slices.Sort(done)
 	slices.Sort(not)
 	if len(done) == 0 {
@@ -197,6 +200,27 @@ func agreement(outcomes []outcome) error {
 	}
 	return &saidError{fmt.Sprintf("not all backends have done it; done: %s; not done: %s; run the statement again when they answer",
 		strings.Join(done, ", "), strings.Join(not, "; "))}
+}
+
+// conditionOnField ends what a server says of a DELETE or DROP SERIES by the value of
+// a field. It says so only where it holds the measurement, and has done nothing then;
+// a server that does not hold it has had nothing to do. So one server with all the
+// data would have said it too.
+const conditionOnField = ": fields not supported in WHERE clause during deletion"
+
+// refusedByHolders is that refusal, if it is the only one; "" otherwise. The number of
+// the shard in it is that of one backend.
+func refusedByHolders(outcomes []outcome) string {
+	words := ""
+	for _, o := range outcomes {
+		if o.err != nil || o.said != "" && !strings.HasSuffix(o.said, conditionOnField) {
+			return ""
+		}
+		if words == "" {
+			words = o.said
+		}
+	}
+	return words
 }
 
 // showAll gives what every backend says about itself; one that does not answer is

@@ -143,7 +143,8 @@ func (x *execution) statement(ctx context.Context, id int, s *statement.Statemen
 	}
 }
 
-// writeAs numbers the results of a statement and counts their rows.
+// writeAs numbers the results of a statement and counts their rows. Times are shown in
+// the statement's zone, nil for none.
 func (x *execution) writeAs(id int, s *statement.Statement) func(*result.Result) error {
 	at := zone(s)
 	return func(r *result.Result) error {
@@ -253,6 +254,9 @@ func (x *execution) list(ctx context.Context, p *place, s *statement.Statement) 
 
 // zone is the zone that a statement shows times in; nil is UTC.
 func zone(s *statement.Statement) *time.Location {
+	if s == nil {
+		return nil
+	}
 	if ast, ok := s.AST.(*influxql.SelectStatement); ok {
 		return ast.Location
 	}

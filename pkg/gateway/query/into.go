@@ -3,6 +3,7 @@ package query
 import (
 	"context"
 	"slices"
+	"strconv"
 
 	"github.com/influxdata/influxql"
 
@@ -37,7 +38,7 @@ func (x *execution) into(ctx context.Context, id int, s *statement.Statement) er
 		}
 		r.Messages = []result.Message{{Level: result.Warning, Text: warning}}
 	}
-	return x.writeAs(id, s)(r)
+	return x.writeAs(id, nil)(r) // the time of the row is in no zone
 }
 
 // warning is what InfluxDB says when it is asked to write by a GET.
@@ -226,6 +227,16 @@ func field(v *result.Value) lineproto.Value {
 	}
 }
 
+// words are those of InfluxDB for what a write was refused with. It names a database
+// that is not there without the quotes that it answers a client's own write with.
+func (t *target) words(refusal string) string {
+	const absent = "database not found: "
+	if refusal == absent+strconv.Quote(t.Database) {
+		return absent + t.Database
+	}
+	return refusal
+}
+
 // flush writes what has been gathered.
 func (t *target) flush() error {
 	if t.points == 0 {
@@ -239,7 +250,7 @@ func (t *target) flush() error {
 		if t.ctx.Err() != nil {
 			return context.Cause(t.ctx)
 		}
-		return &saidError{err.Error()}
+		return &saidError{t.words(err.Error())}
 	}
 	t.written += int64(t.points)
 	t.lines, t.points = t.lines[:0], 0

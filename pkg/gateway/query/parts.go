@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/result"
@@ -24,6 +25,7 @@ type part struct {
 	series   []result.Series // of the present chunk, that are to come
 	messages []result.Message
 	ended    bool
+	read     bool // something of it, or that there is nothing
 }
 
 // ask asks backends and returns when all of them have begun to answer. close must
@@ -38,7 +40,9 @@ func (x *execution) ask(ctx context.Context, p *place, asks []statement.Ask) (pa
 	parts = make([]*part, len(asks))
 	failed := make([]error, len(asks))
 	closeAll = func() {
+		settled := settle(parts)
 		watch.stop()
+		settled()
 		for _, p := range parts {
 			if p != nil && p.answer != nil {
 				p.answer.Close()
@@ -62,6 +66,34 @@ func (x *execution) ask(ctx context.Context, p *place, asks []statement.Ask) (pa
 		}
 	}
 	return parts, closeAll, nil
+}
+
+// settleTime is how long a server may take to begin with an answer that nobody wants.
+const settleTime = 5 * time.Second
+
+// settle waits, within bounds, until every server has begun to answer: InfluxDB 1.8.3
+// says that a query is accepted before it opens what the query reads, and its process
+// can end when it is interrupted in between. The function that it returns waits for
+// the end of what it has begun, once the requests have been ended.
+func settle(parts []*part) (settled func()) {
+	var reading sync.WaitGroup
+	for _, p := range parts {
+		if p != nil && p.answer != nil && !p.read && !p.ended {
+			reading.Go(func() { _, _ = p.answer.Next() }) // whatever it is
+		}
+	}
+	begun := make(chan struct{})
+	go func() {
+		defer close(begun)
+		reading.Wait()
+	}()
+	timer := time.NewTimer(settleTime)
+	defer timer.Stop()
+	select {
+	case <-begun:
+	case <-timer.C:
+	}
+	return func() { <-begun }
 }
 
 // maxChunk bounds how many rows of each backend are in memory at a time, whatever a
@@ -106,6 +138,7 @@ func (p *part) plainNext() (*result.Result, error) {
 	if p.ended {
 		return nil, nil
 	}
+	p.read = true
 	r, err := p.answer.Next()
 	n := p.answer.Bytes()
 	p.watch.progressed(int(n - p.before))

@@ -39,6 +39,9 @@ func refuseData(w http.ResponseWriter, p httpapi.Problem) {
 	case http.StatusNotFound:
 		writeText(w, p.Status, "404 page not found")
 	case http.StatusMethodNotAllowed:
+		allowed := strings.Split(w.Header().Get("Allow"), ", ")
+		allowed = slices.DeleteFunc(allowed, func(method string) bool { return method == http.MethodHead })
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
 		writeText(w, p.Status, "Method Not Allowed")
 	default:
 		w.Header().Set("Content-Type", "application/json")
