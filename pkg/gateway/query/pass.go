@@ -199,10 +199,7 @@ func (r *Runner) copyAnswer(w Reply, p *place, res *http.Response, watch *watch,
 			if bound != nil {
 				return true, cutOff(w, cut, bound)
 			}
-			// The end of an answer goes out with what stands before it.
-			if !errors.Is(readErr, io.EOF) {
-				flush(w)
-			}
+			flush(w)
 		}
 		switch {
 		case readErr == nil:

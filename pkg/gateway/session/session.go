@@ -47,9 +47,12 @@ type Session struct {
 	generations []*generation // oldest first; the last is in force
 	changed     chan struct{}
 	lease       *bus.Lease
-	tenure      *Tenure  // of the lease
-	told        presence // what the lease says
-	trouble     error
+	// unread is set from when a session is opened until the record has been read
+	// under it: what was in force before may be many steps old.
+	unread  bool
+	tenure  *Tenure  // of the lease
+	told    presence // what the lease says
+	trouble error
 	// excluding are the statements that this process has at work.
 	excluding map[string]bool
 	// turned is signalled when an older generation has been left behind.
@@ -209,7 +212,7 @@ func (s *Session) acquire(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lease, s.told = lease, now
+	s.lease, s.told, s.unread = lease, now, true
 	s.tenure = &Tenure{session: s, lease: lease}
 	return nil
 }
@@ -254,7 +257,13 @@ func (s *Session) refresh(ctx context.Context) error {
 	if was.Value.Current == nil {
 		return errNoTopology
 	}
-	return s.install(was)
+	if err := s.install(was); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unread = false
+	return nil
 }
 
 // install puts a revision in force, unless it or a later one is already.
@@ -379,7 +388,7 @@ func (s *Session) Serving() error {
 }
 
 func (s *Session) serving() error {
-	if s.lease != nil && s.lease.Held() {
+	if s.lease != nil && s.lease.Held() && !s.unread {
 		return nil
 	}
 	if s.trouble != nil {
