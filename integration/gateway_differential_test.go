@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -96,9 +97,7 @@ func write(query, lines string) exchange {
 func (x exchange) with(header string) exchange {
 	name, value, _ := strings.Cut(header, ": ")
 	h := http.Header{}
-	for n, v := range x.header {
-		h[n] = v
-	}
+	maps.Copy(h, x.header)
 	h.Add(name, value)
 	x.header = h
 	return x
@@ -179,9 +178,7 @@ func (w *twin) send(server string, x exchange) reply {
 	}
 	req, err := http.NewRequestWithContext(w.context(), x.method, target, strings.NewReader(x.body))
 	require.NoError(w.t, err, "%s", x)
-	for name, values := range x.header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, x.header)
 	if x.contentType != "" {
 		req.Header.Set("Content-Type", x.contentType)
 	}
