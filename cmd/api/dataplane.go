@@ -49,7 +49,7 @@ func (s *system) newDataPlane(keys topology.Sealer) (_ *dataPlane, err error) {
 	})
 	d.ingest, err = ingest.New(ingest.Options{
 		Session: ingest.Join(s.session), Hints: d.store, Keeper: d.keeper, Preparer: copier,
-		MaxConns: c.ConnPoolSize, WriteTimeout: c.WriteTimeout, Logger: s.logger,
+		MaxConns: c.ConnPoolSize, WriteTimeout: c.WriteTimeout, MaxInFlight: o.writeMemory, Logger: s.logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("building the write path: %w", err)
@@ -57,6 +57,7 @@ func (s *system) newDataPlane(keys topology.Sealer) (_ *dataPlane, err error) {
 	d.pool = query.NewPool(health.NewClients(keys, ledger.SealContext, influx.Options{UserAgent: userAgent, Timeout: silentQuery, MaxConns: queryConns}))
 	d.runner = query.New(query.Options{
 		Session: query.Reads(s.session), Clients: d.pool, Health: probed{s.prober}, Flags: d.flags,
+		Bounds: query.Bounds{Time: o.queryTime, Rows: o.queryRows, Bytes: o.queryBytes},
 		Writer: d.ingest, Quiescer: quiescer{s.session, d.ingest}, Logger: s.logger,
 	})
 	return d, nil

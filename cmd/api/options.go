@@ -44,6 +44,10 @@ type options struct {
 	backendTimeout time.Duration
 	hintBytes      int64
 	hintAge        time.Duration
+	writeMemory    int64
+	queryTime      time.Duration
+	queryRows      int64
+	queryBytes     int64
 	logLevel       slog.Level
 
 	config *topology.Config
@@ -72,6 +76,10 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 	fs.DurationVar(&o.backendTimeout, "backend-timeout", 0, "how long a backend may be silent in the middle of a request, as a `DURATION` (default 30s)")
 	fs.Int64Var(&o.hintBytes, "hint-bytes", 0, "how many `BYTES`, compressed, are kept for a backend that is down before writes for it are refused (default 1 GiB)")
 	fs.DurationVar(&o.hintAge, "hint-age", 0, "how long they may wait before writes for it are refused, as a `DURATION` (default 72h)")
+	fs.Int64Var(&o.writeMemory, "write-memory", 0, "how many `BYTES` of writes are held at a time before further ones are refused (default 256 MiB)")
+	fs.DurationVar(&o.queryTime, "query-time", 0, "how long a query may take, as a `DURATION` (default 30m)")
+	fs.Int64Var(&o.queryRows, "query-points", 0, "how many points the answer to a query may have, `N` (default 1e9, and not counted where one backend answers; when set, every answer is counted)")
+	fs.Int64Var(&o.queryBytes, "query-bytes", 0, "how many `BYTES` the backends' answers to a query may have (default 256 GiB)")
 	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "`LEVEL` of the log: debug, info, warn or error")
 	fs.BoolVar(&check, "check", false, "validate the configuration, print what it means, and exit")
 	fs.BoolVar(&version, "version", false, "print the version and exit")
@@ -84,11 +92,20 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 		return nil, program.ErrDone
 	}
 	bounds := append(program.BackendBounds(), program.Bound{Flag: "lease", Least: time.Second, Most: time.Hour},
-		program.Bound{Flag: "hint-age", Least: time.Minute})
+		program.Bound{Flag: "hint-age", Least: time.Minute}, program.Bound{Flag: "query-time", Least: time.Millisecond})
 	usage := &program.UsageError{Mistakes: append(mistakes, program.DurationMistakes(fs, bounds...)...)}
 	wrong := func(format string, a ...any) { usage.Mistakes = append(usage.Mistakes, fmt.Sprintf(format, a...)) }
 	if o.hintBytes < 0 || o.hintBytes > 0 && o.hintBytes < leastHintBytes {
 		wrong("-hint-bytes %d: use at least %d", o.hintBytes, leastHintBytes)
+	}
+	if o.writeMemory < 0 || o.writeMemory > 0 && o.writeMemory < leastWriteMemory {
+		wrong("-write-memory %d: use at least %d", o.writeMemory, leastWriteMemory)
+	}
+	if o.queryRows < 0 {
+		wrong("-query-points %d: use a number above 0", o.queryRows)
+	}
+	if o.queryBytes < 0 {
+		wrong("-query-bytes %d: use a number above 0", o.queryBytes)
 	}
 	o.readConfig(wrong)
 	o.fill(slots, wrong)
@@ -220,6 +237,9 @@ const (
 
 	// leastHintBytes is room for some writes of the largest size.
 	leastHintBytes = 64 << 20
+
+	// leastWriteMemory is room for one write of the largest size with its parts.
+	leastWriteMemory = 128 << 20
 
 	// keyFileName is the key file's name in the data directory.
 	keyFileName = "key"
