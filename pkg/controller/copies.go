@@ -199,15 +199,22 @@ func (t *turn) settled(ctx context.Context, unproven []mover.Settlement) error {
 		if err := t.awaitDirect(ctx); err != nil {
 			return err
 		}
-		hold := attempt > 0
+		// Writes pass between two rounds that hold them.
+		hold := attempt%2 == 1
 		began := t.options.Now()
 		finished, err := t.nextRound(ctx, hold, held)
 		if err != nil {
 			return err
 		}
-		notes, err := t.ledger.Notes(ctx, t.record.Value.ID, finished)
+		// Who settled before may have died with what was left: nothing of it was
+		// forgotten.
+		first := finished
+		if attempt == 0 {
+			first = 1
+		}
+		notes, err := t.notes(ctx, first, finished)
 		if err != nil {
-			return err
+			return errors.Join(err, t.release(ctx))
 		}
 		work, unheld := slices.Clone(pending), false
 		for _, n := range notes {
@@ -216,7 +223,11 @@ func (t *turn) settled(ctx context.Context, unproven []mover.Settlement) error {
 				held, unheld = append(held, m), true
 			}
 		}
-		work = append(work, t.pairs(notes)...)
+		pairs, err := t.pairs(notes)
+		if err != nil {
+			return errors.Join(err, t.release(ctx))
+		}
+		work = append(work, pairs...)
 		budget := time.Duration(0)
 		if hold {
 			budget = holdBudget - t.options.Now().Sub(began)
@@ -244,6 +255,19 @@ func (t *turn) settled(ctx context.Context, unproven []mover.Settlement) error {
 		}
 	}
 	return errors.Join(errNotSettled(example), t.release(ctx))
+}
+
+// notes returns the notes of some rounds.
+func (t *turn) notes(ctx context.Context, first, last int) ([]ledger.Note, error) {
+	var all []ledger.Note
+	for round := first; round <= last; round++ {
+		notes, err := t.ledger.Notes(ctx, t.record.Value.ID, round)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, notes...)
+	}
+	return all, nil
 }
 
 // nextRound begins another round of notes and returns the one that is finished,
@@ -317,11 +341,11 @@ func (t *turn) awaitDirect(ctx context.Context) error {
 // pairs says between which backends what was noted has to be looked at once more:
 // from where the operation takes a point's value to where it may have brought an
 // older one.
-func (t *turn) pairs(notes []ledger.Note) []mover.Settlement {
+func (t *turn) pairs(notes []ledger.Note) (settlements, error) {
 	view, op := t.options.Accord.View(), &t.record.Value
 	circles, err := t.circles()
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	var out settlements
 	for i := range notes {
@@ -350,7 +374,7 @@ func (t *turn) pairs(notes []ledger.Note) []mover.Settlement {
 			}
 		}
 	}
-	return out
+	return out, nil
 }
 
 // target is the owner of what was noted under the present topology.

@@ -202,3 +202,48 @@ func TestOperationsInATransition(t *testing.T) {
 	ended := r.finish(again.ID, operation.Failed)
 	require.Equal(t, "transition_open", ended.Error.Code)
 }
+
+// A controller that dies while it settles takes nothing with it: the next one looks
+// at what was noted in every round.
+func TestSettlingIsTakenOver(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, ttl, work{0, 3, 0, named("a", 2)})
+	r.run("session", r.session.Run)
+	r.opened()
+	moving := r.moving()
+	reached := make(chan struct{})
+	s := &settler{session: r.session}
+	dying := &stopped{reached: reached}
+	first := true
+	r.carrier.before = func(context.Context, operation.Task, *operation.Slice) error {
+		if first {
+			r.write(moving)
+			first = false
+		}
+		return nil
+	}
+	dead := r.control(func(o *controller.Options) { o.Accord, o.Settler = r.session, dying })
+	r.work(1)
+	op := r.submit(add)
+	await(t, reached, "the settlement begins")
+	dead.stop()
+	r.control(s.under)
+	r.finish(op.ID, operation.Succeeded)
+	require.Equal(t, serving.ReadNew, r.session.View().State.In(0).Step)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	require.NotEmpty(t, s.calls, "what the first controller had begun is not forgotten")
+	require.Equal(t, moving, s.calls[0].Slices[0].Measurement)
+}
+
+// stopped is a Settler that does not come to an end by itself.
+type stopped struct {
+	reached chan struct{}
+	once    sync.Once
+}
+
+func (s *stopped) Settle(ctx context.Context, _ *operation.Operation, _ mover.Settlement) (mover.Settled, error) {
+	s.once.Do(func() { close(s.reached) })
+	<-ctx.Done()
+	return mover.Settled{}, context.Cause(ctx)
+}
