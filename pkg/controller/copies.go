@@ -171,7 +171,7 @@ func (t *turn) endCopy(ctx context.Context) error {
 // settlement that is not done in that time lets them pass and tries again.
 const (
 	holdBudget  = time.Second
-	maxSettling = 20
+	maxSettling = 100
 	mostHeld    = 512
 	// maxStuck is how often ends may differ although nobody writes to them.
 	maxStuck = 3
@@ -236,7 +236,9 @@ func (t *turn) settled(ctx context.Context, unproven []mover.Settlement) error {
 		if err != nil {
 			return errors.Join(err, t.release(ctx))
 		}
-		if hold && !unheld && len(left) == 0 && t.options.Now().Sub(began) < holdBudget {
+		// Where nothing was written there is nothing to hold, and no hurry.
+		inTime := len(held) == 0 || hold && t.options.Now().Sub(began) < holdBudget
+		if len(left) == 0 && !unheld && inTime {
 			return t.cutOver(ctx)
 		}
 		pending, example = left, why

@@ -183,7 +183,8 @@ func TestWhatKeepsABackendFromStoring(t *testing.T) {
 			require.Contains(t, s.Error, c.says)
 			require.False(t, s.Healthy())
 			require.Empty(t, s.Note)
-			require.Equal(t, 2, l.lines(), "one line when it answers, one when it turns out not to store")
+			require.Eventually(t, func() bool { return l.lines() == 2 }, 10*time.Second, time.Millisecond,
+				"one line when it answers, one when it turns out not to store")
 
 			b.handle(func(http.ResponseWriter, *http.Request) bool { return false })
 			s = eventually(t, p, b.URL, stored)

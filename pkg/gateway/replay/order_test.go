@@ -102,6 +102,9 @@ func drawSteps(t *rapid.T) []step {
 // nothing older comes over it.
 func TestOrderIsKeptAndNothingIsLost(t *testing.T) {
 	t.Parallel()
+	if raceEnabled {
+		t.Skip("Go 1.26's runtime crashes now and then when so many timers of a bubble run under the race detector")
+	}
 	rapid.Check(t, func(rt *rapid.T) {
 		steps, seed := drawSteps(rt), rapid.Uint64().Draw(rt, "seed")
 		var failure string
