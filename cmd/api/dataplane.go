@@ -35,7 +35,7 @@ type dataPlane struct {
 // newDataPlane builds the data plane on the session.
 func (s *system) newDataPlane(keys topology.Sealer) (_ *dataPlane, err error) {
 	o, c := s.options, s.options.config
-	d := &dataPlane{flags: &flagged{atlas: s.atlas, logger: s.logger}}
+	d := &dataPlane{flags: &flagged{atlas: s.atlas, ledger: s.engine.Ledger, logger: s.logger}}
 	stores := replay.StoreOptions{Streams: replay.OnBus(s.bus), Session: s.session, MaxBytes: o.hintBytes, MaxAge: o.hintAge, Logger: s.logger}
 	if s.nats != nil {
 		stores.Space = s.nats.Space
@@ -124,17 +124,22 @@ func (p probed) Active(url string) bool {
 // not wait for the record.
 type flagged struct {
 	atlas  *controller.Atlas
+	ledger *ledger.Ledger
 	logger *slog.Logger
 	now    atomic.Pointer[[]int]
 }
 
-// flagsEvery is how often the flags are read.
-const flagsEvery = time.Second
+// flagsEvery is how often the flags are read, whatever was watched.
+const flagsEvery = 5 * time.Second
 
 // follow reads the flags until ctx ends.
 func (f *flagged) follow(ctx context.Context) {
 	ticker := time.NewTicker(flagsEvery)
 	defer ticker.Stop()
+	changes, err := f.ledger.WatchTopology(ctx)
+	if err != nil {
+		f.logger.WarnContext(ctx, "watching the flags; polling goes on", "error", err)
+	}
 	for {
 		circles, _, err := f.atlas.Flags(ctx)
 		switch {
@@ -146,6 +151,10 @@ func (f *flagged) follow(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case _, ok := <-changes:
+			if !ok {
+				changes = nil
+			}
 		case <-ticker.C:
 		}
 	}
