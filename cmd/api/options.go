@@ -74,12 +74,7 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 	fs.DurationVar(&o.lease, "lease", 0, "how long the work of a dead process lies idle before another takes it over, as a `DURATION` (default 10s, kept from the first start)")
 	fs.DurationVar(&o.patience, "patience", 0, "how long a backend that refuses is tried again before its tasks fail, as a `DURATION` (default 2m; five times as long for one that does not answer)")
 	fs.DurationVar(&o.backendTimeout, "backend-timeout", 0, "how long a backend may be silent in the middle of a request, as a `DURATION` (default 30s)")
-	fs.Int64Var(&o.hintBytes, "hint-bytes", 0, "how many `BYTES`, compressed, are kept for a backend that is down before writes for it are refused (default 1 GiB)")
-	fs.DurationVar(&o.hintAge, "hint-age", 0, "how long they may wait before writes for it are refused, as a `DURATION` (default 72h)")
-	fs.Int64Var(&o.writeMemory, "write-memory", 0, "how many `BYTES` of writes are held at a time before further ones are refused (default 256 MiB)")
-	fs.DurationVar(&o.queryTime, "query-time", 0, "how long a query may take, as a `DURATION` (default 30m)")
-	fs.Int64Var(&o.queryRows, "query-points", 0, "how many points the answer to a query may have, `N` (default 1e9, and not counted where one backend answers; when set, every answer is counted)")
-	fs.Int64Var(&o.queryBytes, "query-bytes", 0, "how many `BYTES` the backends' answers to a query may have (default 256 GiB)")
+	o.dataPlane(fs)
 	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "`LEVEL` of the log: debug, info, warn or error")
 	fs.BoolVar(&check, "check", false, "validate the configuration, print what it means, and exit")
 	fs.BoolVar(&version, "version", false, "print the version and exit")
@@ -95,18 +90,7 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 		program.Bound{Flag: "hint-age", Least: time.Minute}, program.Bound{Flag: "query-time", Least: time.Millisecond})
 	usage := &program.UsageError{Mistakes: append(mistakes, program.DurationMistakes(fs, bounds...)...)}
 	wrong := func(format string, a ...any) { usage.Mistakes = append(usage.Mistakes, fmt.Sprintf(format, a...)) }
-	if o.hintBytes < 0 || o.hintBytes > 0 && o.hintBytes < leastHintBytes {
-		wrong("-hint-bytes %d: use at least %d", o.hintBytes, leastHintBytes)
-	}
-	if o.writeMemory < 0 || o.writeMemory > 0 && o.writeMemory < leastWriteMemory {
-		wrong("-write-memory %d: use at least %d", o.writeMemory, leastWriteMemory)
-	}
-	if o.queryRows < 0 {
-		wrong("-query-points %d: use a number above 0", o.queryRows)
-	}
-	if o.queryBytes < 0 {
-		wrong("-query-bytes %d: use a number above 0", o.queryBytes)
-	}
+	o.validateDataPlane(wrong)
 	o.readConfig(wrong)
 	o.fill(slots, wrong)
 	o.validate(wrong)
@@ -121,6 +105,32 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 		return nil, program.ErrDone
 	}
 	return o, nil
+}
+
+// dataPlane declares the flags of the data plane.
+func (o *options) dataPlane(fs *flag.FlagSet) {
+	fs.Int64Var(&o.hintBytes, "hint-bytes", 0, "how many `BYTES`, compressed, are kept for a backend that is down before writes for it are refused (default 1 GiB)")
+	fs.DurationVar(&o.hintAge, "hint-age", 0, "how long they may wait before writes for it are refused, as a `DURATION` (default 72h)")
+	fs.Int64Var(&o.writeMemory, "write-memory", 0, "how many `BYTES` of writes are held at a time before further ones are refused (default 256 MiB)")
+	fs.DurationVar(&o.queryTime, "query-time", 0, "how long a query may take, as a `DURATION` (default 30m)")
+	fs.Int64Var(&o.queryRows, "query-points", 0, "how many points the answer to a query may have, `N` (default 1e9, and not counted where one backend answers; when set, every answer is counted)")
+	fs.Int64Var(&o.queryBytes, "query-bytes", 0, "how many `BYTES` the backends' answers to a query may have (default 256 GiB)")
+}
+
+// validateDataPlane finds what is wrong with their numbers.
+func (o *options) validateDataPlane(wrong func(string, ...any)) {
+	if o.hintBytes < 0 || o.hintBytes > 0 && o.hintBytes < leastHintBytes {
+		wrong("-hint-bytes %d: use at least %d", o.hintBytes, leastHintBytes)
+	}
+	if o.writeMemory < 0 || o.writeMemory > 0 && o.writeMemory < leastWriteMemory {
+		wrong("-write-memory %d: use at least %d", o.writeMemory, leastWriteMemory)
+	}
+	if o.queryRows < 0 {
+		wrong("-query-points %d: use a number above 0", o.queryRows)
+	}
+	if o.queryBytes < 0 {
+		wrong("-query-bytes %d: use a number above 0", o.queryBytes)
+	}
 }
 
 // readConfig reads and validates the configuration file.

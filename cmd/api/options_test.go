@@ -119,7 +119,8 @@ func TestEveryMistakeIsNamed(t *testing.T) {
 			"-config", good, "-listen", "7076", "-nats-listen", "x", "-nats", "http://n", "-slots", "2000", "-prefix", "p?", "-lease", "1ms",
 			"-hint-bytes", "1", "-hint-age", "1s", "-write-memory", "1", "-query-time", "1us", "-query-points", "-1", "-query-bytes", "-1",
 			"-patience", "-1s", "-backend-timeout", "-1s", "-archive", "s3://x", "-key-file", "/none/key", "stray",
-		}, []string{"stray", "-slots", "-listen", "-nats-listen", "-nats", "-prefix", "-lease", "-patience", "-backend-timeout", "-archive", "-key-file",
+		}, []string{
+			"stray", "-slots", "-listen", "-nats-listen", "-nats", "-prefix", "-lease", "-patience", "-backend-timeout", "-archive", "-key-file",
 			"-hint-bytes", "-hint-age", "-write-memory", "-query-time", "-query-points", "-query-bytes",
 		}},
 		{"durations that would never do", []string{"-config", good, "-lease", "0", "-patience", "999ms", "-backend-timeout", "1ms"}, []string{"-lease 0s", "-patience 999ms", "-backend-timeout 1ms"}},

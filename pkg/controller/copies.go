@@ -212,22 +212,15 @@ func (t *turn) settled(ctx context.Context, unproven []mover.Settlement) error {
 		if attempt == 0 {
 			first = 1
 		}
-		notes, err := t.notes(ctx, first, finished)
+		notes, pairs, err := t.noted(ctx, first, finished)
 		if err != nil {
 			return errors.Join(err, t.release(ctx))
 		}
-		work, unheld := slices.Clone(pending), false
+		work, known := append(slices.Clone(pending), pairs...), len(held)
 		for _, n := range notes {
-			m := serving.Measurement{Database: n.Database, RetentionPolicy: n.RetentionPolicy, Name: n.Measurement}
-			if !slices.Contains(held, m) {
-				held, unheld = append(held, m), true
-			}
+			held = with(held, serving.Measurement{Database: n.Database, RetentionPolicy: n.RetentionPolicy, Name: n.Measurement})
 		}
-		pairs, err := t.pairs(notes)
-		if err != nil {
-			return errors.Join(err, t.release(ctx))
-		}
-		work = append(work, pairs...)
+		unheld := len(held) > known
 		budget := time.Duration(0)
 		if hold {
 			budget = holdBudget - t.options.Now().Sub(began)
@@ -247,29 +240,35 @@ func (t *turn) settled(ctx context.Context, unproven []mover.Settlement) error {
 				break
 			}
 		}
-		for _, s := range left {
-			for i := range s.Slices {
-				m := serving.Measurement{Database: s.Slices[i].Database, RetentionPolicy: s.Slices[i].RetentionPolicy, Name: s.Slices[i].Measurement}
-				if !slices.Contains(held, m) {
-					held = append(held, m)
-				}
+		for _, l := range left {
+			for _, s := range l.Slices {
+				held = with(held, serving.Measurement{Database: s.Database, RetentionPolicy: s.RetentionPolicy, Name: s.Measurement})
 			}
 		}
 	}
 	return errors.Join(errNotSettled(example), t.release(ctx))
 }
 
-// notes returns the notes of some rounds.
-func (t *turn) notes(ctx context.Context, first, last int) ([]ledger.Note, error) {
+// with adds a measurement to a list, once.
+func with(all []serving.Measurement, m serving.Measurement) []serving.Measurement {
+	if slices.Contains(all, m) {
+		return all
+	}
+	return append(all, m)
+}
+
+// noted returns the notes of some rounds, and what there is to compare for them.
+func (t *turn) noted(ctx context.Context, first, last int) ([]ledger.Note, settlements, error) {
 	var all []ledger.Note
 	for round := first; round <= last; round++ {
 		notes, err := t.ledger.Notes(ctx, t.record.Value.ID, round)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		all = append(all, notes...)
 	}
-	return all, nil
+	pairs, err := t.pairs(all)
+	return all, pairs, err
 }
 
 // nextRound begins another round of notes and returns the one that is finished,
