@@ -56,7 +56,7 @@ func (s *system) newDataPlane(keys topology.Sealer) (_ *dataPlane, err error) {
 	}
 	d.pool = query.NewPool(health.NewClients(keys, ledger.SealContext, influx.Options{UserAgent: userAgent, Timeout: silentQuery, MaxConns: queryConns}))
 	d.runner = query.New(query.Options{
-		Session: query.Reads(s.session), Clients: d.pool, Health: probed{s.prober}, Flags: d.flags,
+		Session: query.Reads(s.session), Clients: d.pool, Health: s.prober, Flags: d.flags,
 		Bounds: query.Bounds{Time: o.queryTime, Rows: o.queryRows, Bytes: o.queryBytes},
 		Writer: d.ingest, Quiescer: quiescer{s.session, d.ingest}, Logger: s.logger,
 	})
@@ -109,15 +109,6 @@ func (q quiescer) Quiesce(ctx context.Context, database string) (resume func(), 
 		return nil, err
 	}
 	return func() { pass(); end() }, nil
-}
-
-// probed gives the query side what the health service knows.
-type probed struct{ prober *health.Prober }
-
-// Active implements query.Health.
-func (p probed) Active(url string) bool {
-	s, ok := p.prober.Backends(context.Background())[url]
-	return !ok || s.CheckedAt.IsZero() || s.Active
 }
 
 // flagged knows which circles a person has flagged, as of a moment ago: a query does

@@ -44,10 +44,11 @@ func (t *turn) awaitOpen(ctx context.Context) error {
 	told := false
 	for {
 		view := t.options.Accord.View()
-		opening := slices.IndexFunc(view.State.Transitions, func(tr serving.Transition) bool {
+		// This process may not have heard of the operation's epoch yet.
+		opening := view.Topology.Epoch < t.record.Value.Epoch || slices.ContainsFunc(view.State.Transitions, func(tr serving.Transition) bool {
 			return slices.Contains(circles, tr.Circle) && tr.Step == serving.Opening
 		})
-		if opening < 0 {
+		if !opening {
 			if told {
 				t.tell(ctx, t.record.Value.Progress, nil)
 			}
@@ -55,7 +56,7 @@ func (t *turn) awaitOpen(ctx context.Context) error {
 		}
 		told = true
 		t.tell(ctx, t.record.Value.Progress, []operation.Wait{{
-			Gate: "transition", Measured: fmt.Sprintf("circle %d is at step %s", view.State.Transitions[opening].Circle, serving.Opening),
+			Gate: "transition", Measured: fmt.Sprintf("epoch %d is at step %s", t.record.Value.Epoch, serving.Opening),
 			Limit: "every process writes to the new owners", Since: since,
 		}})
 		pause := time.NewTimer(openPatience)
@@ -157,11 +158,11 @@ func (t *turn) endCopy(ctx context.Context) error {
 		return nil
 	}
 	id := t.record.Value.ID
-	if t.options.Accord.View().State.Copying(id) != nil {
-		_, err := t.options.Accord.Change(ctx, func(v *serving.View) (serving.State, error) { return v.State.WithoutCopy(id), nil })
-		if err != nil {
-			return err
-		}
+	// The record is asked, not what this process last heard of it: a copy that stayed
+	// would be in the way of others for ever.
+	_, err := t.options.Accord.Change(ctx, func(v *serving.View) (serving.State, error) { return v.State.WithoutCopy(id), nil })
+	if err != nil {
+		return err
 	}
 	return t.ledger.ForgetNotes(ctx, id)
 }
@@ -232,7 +233,9 @@ func (t *turn) settled(ctx context.Context, unproven []mover.Settlement) error {
 		// Where nothing was written there is nothing to hold, and no hurry.
 		inTime := len(held) == 0 || hold && t.options.Now().Sub(began) < holdBudget
 		if len(left) == 0 && !unheld && inTime {
-			return t.cutOver(ctx)
+			if err := t.cutOver(ctx); !errors.Is(err, errBacklog) {
+				return err
+			}
 		}
 		pending, example = left, why
 		if hold && len(notes) == 0 && len(left) > 0 {
@@ -432,11 +435,18 @@ func (t *turn) settleAll(ctx context.Context, work []mover.Settlement, budget ti
 	return left, example, nil
 }
 
+// errBacklog: writes have come to wait for a backend meanwhile. What was compared may
+// not be what was acknowledged.
+var errBacklog = errors.New("writes wait for a backend")
+
 // cutOver ends the copy in one step with what it has made true: the owners that
 // have been proven are read from here on.
 func (t *turn) cutOver(ctx context.Context) error {
 	op := &t.record.Value
 	_, err := t.options.Accord.Change(ctx, func(v *serving.View) (serving.State, error) {
+		if len(v.State.Backlogs) > 0 {
+			return serving.State{}, errBacklog
+		}
 		state := v.State.WithoutCopy(op.ID)
 		circles, err := t.circles()
 		if err != nil {

@@ -247,3 +247,55 @@ func (s *stopped) Settle(ctx context.Context, _ *operation.Operation, _ mover.Se
 	<-ctx.Done()
 	return mover.Settled{}, context.Cause(ctx)
 }
+
+// A backend that gets writes waiting for it while it is compared has not been
+// compared with what was acknowledged: reads move over when it has been again.
+func TestNothingIsCutOverBesideABacklog(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, ttl, work{0, 3, 0, named("a", 2)})
+	r.run("session", r.session.Run)
+	r.opened()
+	moving := r.moving()
+	const down = "http://b0:1"
+	held := make(chan struct{})
+	s := &settler{session: r.session}
+	s.during = func(_ int, _ mover.Settlement, v *serving.View) mover.Settled {
+		if v.Holds() && v.Mode(down) == serving.Direct && len(s.calls) < 4 {
+			r.change(func(s serving.State) (serving.State, error) {
+				return s.WithMode(down, serving.Direct, serving.Suspect, "down", time.Now())
+			})
+			close(held)
+		}
+		return mover.Settled{}
+	}
+	writes := 0
+	r.carrier.before = func(context.Context, operation.Task, *operation.Slice) error {
+		if writes++; writes == 1 {
+			r.write(moving)
+		}
+		return nil
+	}
+	// Something has to be left for the round that holds writes.
+	first := s.during
+	s.during = func(call int, one mover.Settlement, v *serving.View) mover.Settled {
+		if call == 1 {
+			return mover.Settled{Left: one.Slices}
+		}
+		return first(call, one, v)
+	}
+	r.control(s.under)
+	r.work(1)
+	op := r.submit(add)
+	await(t, held, "writes are held")
+	r.awaitWait(op.ID, "hints")
+	require.Equal(t, serving.WriteBoth, r.session.View().State.In(0).Step)
+	for _, step := range [][2]serving.Mode{
+		{serving.Suspect, serving.Hinting}, {serving.Hinting, serving.Draining}, {serving.Draining, serving.Handover}, {serving.Handover, serving.Direct},
+	} {
+		r.change(func(s serving.State) (serving.State, error) {
+			return s.WithMode(down, step[0], step[1], "", time.Now())
+		})
+	}
+	r.finish(op.ID, operation.Succeeded)
+	require.Equal(t, serving.ReadNew, r.session.View().State.In(0).Step)
+}
