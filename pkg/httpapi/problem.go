@@ -60,6 +60,8 @@ func ProblemOf(err error, now time.Time) (Problem, bool) {
 		held    *operation.ScopeHeldError
 		flagged *operation.FlaggedError
 		missing *operation.NotImplementedError
+		state   *operation.StateError
+		dated   *operation.OutdatedError
 		tooBig  *http.MaxBytesError
 	)
 	switch {
@@ -72,6 +74,10 @@ func ProblemOf(err error, now time.Time) (Problem, bool) {
 		return heldProblem(held, now), true
 	case errors.As(err, &flagged):
 		return Problem{Status: http.StatusConflict, Code: "flagged_by_hand", Detail: flagged.Error(), Hint: flagged.Hint()}, true
+	case errors.As(err, &state):
+		return Problem{Status: http.StatusConflict, Code: "state_conflict", Detail: state.Error(), Hint: state.Remedy, OperationID: state.ID}, true
+	case errors.As(err, &dated):
+		return Problem{Status: http.StatusConflict, Code: dated.Code, Detail: dated.Error(), Hint: "start the operation again", OperationID: dated.ID}, true
 	case errors.As(err, &missing):
 		return Problem{Status: http.StatusNotImplemented, Code: "not_implemented", Detail: missing.Error()}, true
 	case errors.Is(err, operation.ErrKeyReused):

@@ -20,6 +20,37 @@ func (e *NotImplementedError) Error() string {
 	return e.What + " is not carried out by this release yet; nothing was started"
 }
 
+// StateError refuses a verb that the operation's state forbids.
+type StateError struct {
+	ID    string
+	State State
+	// Verb is what was asked for: approve, pause, resume, cancel, retry or limits.
+	Verb string
+	// Remedy says what can be done instead; empty where nothing can.
+	Remedy string
+}
+
+func (e *StateError) Error() string {
+	return fmt.Sprintf("the operation is %s, which does not allow %s", e.State, e.Verb)
+}
+
+// OutdatedError refuses to carry on what was planned for another topology or
+// another schema.
+type OutdatedError struct {
+	ID string
+	// Code is "epoch_changed" or "schema_changed".
+	Code   string
+	Detail string
+}
+
+func (e *OutdatedError) Error() string { return e.Detail }
+
+// Codes of what makes a plan outdated, in errors of operations and of requests.
+const (
+	CodeEpochChanged  = "epoch_changed"
+	CodeSchemaChanged = "schema_changed"
+)
+
 // ScopeHeldError refuses a request whose scope another operation holds.
 type ScopeHeldError struct {
 	Scope string

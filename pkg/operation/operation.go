@@ -47,6 +47,37 @@ type Operation struct {
 	Result   *Result   `json:"result"`
 	Plan     *PlanRef  `json:"plan,omitempty"`
 	Report   *Document `json:"report,omitempty"`
+	// Cancel is the request to cancel an operation that is under way: it ends when
+	// nobody works for it any more.
+	Cancel *Intent `json:"cancel_requested,omitempty"`
+	// Approval lets a held operation carry its plan out, if that still holds.
+	Approval *Intent `json:"approved,omitempty"`
+	// Attempts are the runs that have ended and were followed by another.
+	Attempts []Attempt `json:"attempts,omitempty"`
+	// IdempotencyKey is the hash under which the request's idempotency key is kept
+	// for as long as the operation; it is never shown.
+	IdempotencyKey string `json:"idempotency_key_hash,omitempty"`
+}
+
+// Intent is what a person has asked of an operation: who, from which address, when
+// and why.
+type Intent struct {
+	At     time.Time `json:"at"`
+	Who    string    `json:"who"`
+	Origin string    `json:"origin,omitempty"`
+	Reason string    `json:"reason,omitempty"`
+}
+
+// Attempt is a run of an operation that has ended and was followed by another.
+type Attempt struct {
+	Attempt    int        `json:"attempt"`
+	State      State      `json:"state"`
+	StartedAt  *time.Time `json:"started_at"`
+	FinishedAt *time.Time `json:"finished_at"`
+	Error      *Error     `json:"error,omitempty"`
+	Report     *Document  `json:"report,omitempty"`
+	// Retried says who asked for the next one.
+	Retried Intent `json:"retried"`
 }
 
 // Began is when an operation was taken up, or created as long as it is not.

@@ -115,6 +115,7 @@ func (p Rebalance) Period(time.Time) Period { return Period{} }
 // sealed or not.
 func (o Operation) Public() Operation {
 	o.Parameters = publicParameters(o.Kind, o.Parameters)
+	o.IdempotencyKey = ""
 	return o
 }
 
