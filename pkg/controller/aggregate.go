@@ -28,8 +28,10 @@ type aggregate struct {
 	measurements []measurement
 	pieces       []int32
 
-	tasks    operation.TaskCounts
-	points   operation.PointCounts
+	tasks  operation.TaskCounts
+	points operation.PointCounts
+	// sources are the points by the URL of the backend they come from.
+	sources  map[string]operation.PointCounts
 	bytes    operation.ByteCounts
 	finished []int32
 	waits    []operation.Wait
@@ -42,7 +44,24 @@ func emptyAggregate(plan *operation.Plan) *aggregate {
 	a := &aggregate{plan: plan, parts: make([][]int32, len(plan.Tasks)), phase: plan.Kind.Work()}
 	a.tasks.Total, a.tasks.Waiting = 2*len(plan.Tasks), 2*len(plan.Tasks)
 	a.points.Estimated = plan.Totals.Points
+	a.sources = plannedPoints(plan)
 	return a
+}
+
+// plannedPoints is what each backend has to give by the plan, by URL.
+func plannedPoints(plan *operation.Plan) map[string]operation.PointCounts {
+	sources := map[string]operation.PointCounts{}
+	for i := range plan.Tasks {
+		t := &plan.Tasks[i]
+		if t.From < 0 || t.From >= len(plan.Backends) {
+			continue
+		}
+		url := plan.Backends[t.From].URL
+		p := sources[url]
+		p.Estimated += t.Points
+		sources[url] = p
+	}
+	return sources
 }
 
 // planProgress is the progress of an operation that has just been planned.
@@ -101,6 +120,7 @@ func contains(all []int32, n int32) bool {
 func (a *aggregate) update(tasks taskSet) *aggregate {
 	a.tasks, a.bytes, a.waits = operation.TaskCounts{}, operation.ByteCounts{}, nil
 	a.points = operation.PointCounts{Estimated: a.plan.Totals.Points}
+	a.sources = map[string]operation.PointCounts{}
 	clear(a.finished)
 	copies, planned, latest := 0, 0, 0
 	estimated := int64(0)
@@ -111,6 +131,7 @@ func (a *aggregate) update(tasks taskSet) *aggregate {
 			continue
 		}
 		step := 2 * task.Round
+		source := a.sources[task.Source]
 		if task.Phase != operation.PhaseVerify {
 			copies++
 			if task.Round == 1 {
@@ -118,6 +139,10 @@ func (a *aggregate) update(tasks taskSet) *aggregate {
 				a.points.Unchanged += task.Points.Unchanged
 				a.points.Dropped += task.Points.Dropped
 				estimated += expected(&task)
+				source.Copied += task.Points.Copied
+				source.Unchanged += task.Points.Unchanged
+				source.Dropped += task.Points.Dropped
+				source.Estimated += expected(&task)
 				if task.Parent == "" {
 					planned++
 				}
@@ -128,6 +153,8 @@ func (a *aggregate) update(tasks taskSet) *aggregate {
 		if step > latest {
 			latest, a.phase = step, task.Phase
 		}
+		source.Verified += task.Points.Verified
+		a.sources[task.Source] = source
 		a.points.Verified += task.Points.Verified
 		a.bytes.Read += task.Bytes.Read
 		a.bytes.Written += task.Bytes.Written
@@ -146,6 +173,12 @@ func (a *aggregate) update(tasks taskSet) *aggregate {
 	}
 	if planned == len(a.plan.Tasks) {
 		a.points.Estimated = estimated
+	} else {
+		for url, p := range plannedPoints(a.plan) {
+			source := a.sources[url]
+			source.Estimated = p.Estimated
+			a.sources[url] = source
+		}
 	}
 	// The oldest first, and always in the same order.
 	slices.SortFunc(a.waits, func(x, y operation.Wait) int {
@@ -249,7 +282,7 @@ func (a *aggregate) progress(now time.Time) operation.Progress {
 	}
 	for i := range a.plan.Backends {
 		b := &a.plan.Backends[i]
-		row := operation.BackendProgress{Name: b.Name, InPlace: b.InPlace, Moved: moved[i]}
+		row := operation.BackendProgress{Name: b.Name, InPlace: b.InPlace, Moved: moved[i], Points: a.sources[b.URL]}
 		// A measurement without a point has nothing to move and is finished.
 		empty := b.Measurements - b.InPlace - toMove[i]
 		row.Measurements = operation.Done{Total: b.Measurements, Done: b.InPlace + empty + moved[i]}

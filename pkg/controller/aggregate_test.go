@@ -60,7 +60,7 @@ func (h *history) task(id string, phase operation.Phase, round int) operation.Ta
 	state := rapid.SampledFrom([]operation.TaskState{
 		operation.TaskWaiting, operation.TaskRunning, operation.TaskFailed, operation.TaskDone, operation.TaskDone, operation.TaskDone, operation.TaskDone,
 	}).Draw(h.T, "state of "+id)
-	t := operation.Task{ID: id, Phase: phase, Round: round, State: state}
+	t := operation.Task{ID: id, Phase: phase, Round: round, State: state, Source: rapid.SampledFrom([]string{"a", "b"}).Draw(h.T, "source")}
 	t.Points.Copied = rapid.Int64Range(0, 50).Draw(h.T, "copied")
 	t.Points.Verified = rapid.Int64Range(0, 50).Draw(h.T, "verified")
 	t.Bytes.Read, t.Bytes.Written = t.Points.Copied*7, t.Points.Verified*3
@@ -198,12 +198,17 @@ func TestAggregateCountsWhatIsThere(t *testing.T) {
 			}
 			require.Equal(rt, operation.Done{Total: len(all), Done: done}, got.Measurements)
 			require.Equal(rt, operation.Done{Total: len(databases), Done: doneDatabases}, got.Databases)
+			var sum operation.PointCounts
 			for i := range plan.Backends {
 				row := got.Backends[plan.Backends[i].URL]
+				sum.Estimated += row.Points.Estimated
+				sum.Copied += row.Points.Copied
+				sum.Verified += row.Points.Verified
 				require.Equal(rt, moved[i], row.Moved)
 				require.Equal(rt, 20, row.Measurements.Total)
 				require.Equal(rt, 20-moving[i]+moved[i], row.Measurements.Done)
 			}
+			require.Equal(rt, got.Points, sum, "every point comes from a backend")
 		}
 		require.LessOrEqual(rt, planned, n)
 	})

@@ -82,4 +82,6 @@ type BackendProgress struct {
 	// not to.
 	Moved   int `json:"moved"`
 	InPlace int `json:"in_place"`
+	// Points are those that it has to give, and how far they are.
+	Points PointCounts `json:"points"`
 }

@@ -80,13 +80,31 @@ func (rm *room) operationEvents(c *gin.Context) {
 		rm.eventPage(c, op.ID)
 		return
 	}
-	after, _, err := rm.streamStart(c)
+	q, err := httpapi.Query(c.Request, "from")
+	if err == nil && q.Has("from") && q.Get("from") != fromStart && q.Get("from") != fromNow {
+		err = &operation.InvalidError{Field: "from", Problem: "is not a place in the stream", Hint: "use start or now"}
+	}
 	if err != nil {
 		rm.fail(c, "", err)
 		return
 	}
+	after, given, err := lastEventID(c.Request)
+	if err == nil && !given && q.Get("from") == fromNow {
+		after, err = rm.Feed.Last(c.Request.Context())
+	}
+	if err != nil {
+		rm.fail(c, "finding where the stream begins", err)
+		return
+	}
 	rm.stream(c, op.ID, after)
 }
+
+// Where the stream of an operation begins for a reader who has had nothing of it:
+// with its first event, or with the next.
+const (
+	fromStart = "start"
+	fromNow   = "now"
+)
 
 // wantsJSON: the routes of this file stream unless only JSON is asked for.
 func wantsJSON(r *http.Request) bool {

@@ -68,6 +68,21 @@ func TestAnOperationsStreamBeginsAtItsOldestEvent(t *testing.T) {
 	require.Equal(t, "id: 9"+changed+`{"id":"e9"}`, next())
 }
 
+func TestAnOperationsStreamMayBeginNow(t *testing.T) {
+	b := withEvents()
+	c := serve(t, b)
+	target := "/v1/operations/" + httpapitest.ID(1) + "/events?from=now"
+	next, _ := stream(t, c, target)
+	require.EqualValues(t, 7, <-b.Subscribed)
+	b.More <- event(9, httpapitest.ID(1))
+	require.Equal(t, "id: 9"+changed+`{"id":"e9"}`, next())
+	next, _ = stream(t, c, target, httpapitest.Header("Last-Event-ID", "6"))
+	require.Equal(t, "id: 7"+changed+`{"id":"e7"}`, next(), "who has had something goes on after it")
+	w := c.Get("/v1/operations/" + httpapitest.ID(1) + "/events?from=then")
+	require.Equal(t, 400, w.Status)
+	require.Equal(t, "from", problem(t, w).Field)
+}
+
 func TestTheFeedBeginsWithWhatComesNext(t *testing.T) {
 	b := withEvents()
 	next, _ := stream(t, serve(t, b), "/v1/feed", httpapitest.Header("Accept", "text/event-stream"))
