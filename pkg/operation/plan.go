@@ -55,6 +55,9 @@ type Plan struct {
 	Totals              PlanTotals        `json:"totals"`
 	// Notes are what a person should know about how the plan was made.
 	Notes []string `json:"notes,omitempty"`
+	Preview
+	// Schema is what an approval is held against; see Planner.Changed.
+	Schema *PlanSchema `json:"schema,omitempty"`
 }
 
 // PlanRef is what an operation record keeps of its plan.

@@ -95,6 +95,8 @@ func (p *Planner) Plan(ctx context.Context, op *operation.Operation, at Layout, 
 		return plan, err
 	}
 	r := newRouter(parameters, at, sources)
+	// A person is going to look at it before anything is done.
+	previewed := op.DryRun || op.Hold
 	if op.Kind == operation.KindClear {
 		if err := p.tellApart(ctx, sources); err != nil {
 			return plan, err
@@ -104,15 +106,20 @@ func (p *Planner) Plan(ctx context.Context, op *operation.Operation, at Layout, 
 		if !r.asks(s) {
 			return nil
 		}
+		s.lists = previewed
 		return s.read(ctx, p, parameters.Tuned().Databases, r.goes(s))
 	})
 	if err != nil {
 		return plan, err
 	}
+	if op.Hold {
+		schema := schemaOf(at, r, sources, true)
+		plan.Schema = &schema
+	}
 	r.assign()
 	e := estimation{
 		Planner: p, sources: sources, started: started,
-		period: parameters.Period(op.CreatedAt), units: op.Kind == operation.KindClear, weighs: op.DryRun,
+		period: parameters.Period(op.CreatedAt), units: op.Kind == operation.KindClear, weighs: previewed,
 	}
 	found := make([][]look, len(sources))
 	err = surveyAll(ctx, sources, func(ctx context.Context, s *survey) (err error) {

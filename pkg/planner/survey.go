@@ -35,6 +35,10 @@ type survey struct {
 	spans []span
 	// sampled counts the windows whose points are estimated from others.
 	sampled int
+	// lists is set where every measurement is listed, whether it moves or not:
+	// listings then has all databases, sorted by name.
+	lists    bool
+	listings []listing
 }
 
 // noCircle is the circle of a backend that has left its own.
@@ -121,8 +125,12 @@ func (s *survey) read(ctx context.Context, p *Planner, wanted []string, goes fun
 		}
 		return err
 	})
-	if err != nil || goes == nil {
+	if err != nil || goes == nil && !s.lists {
 		return err
+	}
+	counts := goes != nil
+	if !counts {
+		goes = func(string, string) bool { return false }
 	}
 	slices.Sort(databases)
 	for _, db := range databases {
@@ -131,12 +139,20 @@ func (s *survey) read(ctx context.Context, p *Planner, wanted []string, goes fun
 		}
 		d := databaseSurvey{name: db}
 		var total int
+		var names []string
 		err := s.patiently(ctx, p, "reading the measurements of", s, func(ctx context.Context) (err error) {
-			total, err = s.readDatabase(ctx, &d, goes)
+			total, names, err = s.readDatabase(ctx, &d, goes)
 			return err
 		})
 		if err != nil {
 			return err
+		}
+		if s.lists {
+			slices.Sort(names)
+			s.listings = append(s.listings, listing{name: db, policies: slices.Clone(d.policies), names: names})
+		}
+		if !counts {
+			continue
 		}
 		s.backend.Databases++
 		s.backend.Measurements += total
@@ -149,12 +165,15 @@ func (s *survey) read(ctx context.Context, p *Planner, wanted []string, goes fun
 }
 
 // readDatabase lists the measurements of d that may have somewhere to go, and
-// returns how many there are in all.
-func (s *survey) readDatabase(ctx context.Context, d *databaseSurvey, goes func(db, measurement string) bool) (total int, err error) {
+// returns how many there are in all, and with lists their names.
+func (s *survey) readDatabase(ctx context.Context, d *databaseSurvey, goes func(db, measurement string) bool) (total int, names []string, err error) {
 	d.held = d.held[:0]
 	for name, err := range s.client.Measurements(ctx, d.name) {
 		if err != nil {
-			return 0, err
+			return 0, nil, err
+		}
+		if s.lists {
+			names = append(names, name)
 		}
 		if total++; total%aliveEvery == 0 {
 			s.waiter.Alive()
@@ -164,7 +183,7 @@ func (s *survey) readDatabase(ctx context.Context, d *databaseSurvey, goes func(
 		}
 	}
 	d.policies, err = s.client.RetentionPolicies(ctx, d.name)
-	return total, err
+	return total, names, err
 }
 
 // tellApart finds the backends that are one server under two addresses, by asking

@@ -116,6 +116,8 @@ type policyView struct {
 }
 
 func newPlanView(p operation.Plan) planView {
+	// What an approval is held against is nothing to look at.
+	p.Schema = nil
 	v := planView{Plan: p, Policies: make([]policyView, len(p.Policies))}
 	for i, policy := range p.Policies {
 		v.Policies[i] = policyView{
