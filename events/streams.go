@@ -318,8 +318,8 @@ func Buckets() []BucketSpec {
 			Reason: "Task records `<operation>.<task>`: attempt, holder, checkpoint. The compare-and-set chain on this record is the fence.",
 		},
 		{
-			Name: BucketIdempotency, History: 1, TTL: 7 * 24 * time.Hour,
-			Reason: "Idempotency key to operation id and digest of the body. A week: longer than any client retries.",
+			Name: BucketIdempotency, History: 1,
+			Reason: "Idempotency key to operation id and digest of the body. Kept as long as the operation and removed with it; what a submission that died has left is swept.",
 		},
 		{
 			Name: BucketTopology, History: 1,

@@ -4,7 +4,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -159,8 +158,6 @@ func TestSpecs(t *testing.T) {
 		switch b.Name {
 		case events.BucketLeases:
 			require.Equal(t, events.LeaseTTL, b.TTL)
-		case events.BucketIdempotency:
-			require.Greater(t, b.TTL, 24*time.Hour)
 		default:
 			require.Zero(t, b.TTL, "a record must not vanish")
 		}

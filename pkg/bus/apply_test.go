@@ -100,6 +100,29 @@ func TestApplyBringsLimitsUpToDate(t *testing.T) {
 	require.Equal(t, 3*time.Second, consumer.CachedInfo().Config.AckWait)
 }
 
+// A bucket that an earlier release made with a time to live keeps its keys from then
+// on, those that are in it already as well.
+func TestApplyLetsABucketKeepItsKeys(t *testing.T) {
+	t.Parallel()
+	b, s := bustest.Start(t)
+	js := raw(t, s)
+	ctx := t.Context()
+	name := "KV_" + events.BucketIdempotency
+	config := streamInfo(t, js, name).Config
+	config.MaxAge, config.SubjectDeleteMarkerTTL = 7*24*time.Hour, 5*time.Minute
+	_, err := js.UpdateStream(ctx, config)
+	require.NoError(t, err)
+	bucket := b.Bucket(events.BucketIdempotency)
+	_, err = bucket.Create(ctx, "key", []byte("value"))
+	require.NoError(t, err)
+	require.NoError(t, b.Apply(ctx, 0))
+	require.Zero(t, streamInfo(t, js, name).Config.MaxAge)
+	require.Zero(t, streamInfo(t, js, name).Config.SubjectDeleteMarkerTTL)
+	e, err := bucket.Get(ctx, "key")
+	require.NoError(t, err)
+	require.Equal(t, "value", string(e.Value))
+}
+
 // Whoever holds a lease reckons with the TTL that he has read.
 func TestApplyDoesNotShortenLeasesThatAreHeld(t *testing.T) {
 	t.Parallel()

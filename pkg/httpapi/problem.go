@@ -3,6 +3,7 @@ package httpapi
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -30,11 +31,13 @@ type Problem struct {
 
 // Holder describes the operation that holds a scope.
 type Holder struct {
-	Scope      string          `json:"scope"`
-	Kind       operation.Kind  `json:"kind"`
-	State      operation.State `json:"state"`
-	Since      time.Time       `json:"since"`
-	AgeSeconds float64         `json:"age_seconds"`
+	Scope       string `json:"scope"`
+	OperationID string `json:"operation_id"`
+	// Kind, State, Since and AgeSeconds are absent when its record cannot be read.
+	Kind       operation.Kind  `json:"kind,omitempty"`
+	State      operation.State `json:"state,omitempty"`
+	Since      time.Time       `json:"since,omitzero"`
+	AgeSeconds *float64        `json:"age_seconds,omitempty"`
 }
 
 // WriteProblem answers with p as problem+json. A missing title is the status's
@@ -98,15 +101,17 @@ func ProblemOf(err error, now time.Time) (Problem, bool) {
 }
 
 func heldProblem(held *operation.ScopeHeldError, now time.Time) Problem {
+	holder := &Holder{Scope: held.Scope, OperationID: held.HolderID}
+	if held.Described() {
+		age := held.Age(now).Seconds()
+		holder.Kind, holder.State, holder.Since, holder.AgeSeconds = held.Kind, held.State, held.Since.UTC(), &age
+	}
 	return Problem{
 		Status: http.StatusConflict, Code: "scope_held",
-		Detail:      held.Error(),
+		Detail:      fmt.Sprintf("%s is held by operation %s (%s)", held.Scope, held.HolderID, held.Holder(now)),
 		Hint:        "wait for that operation to end; GET /v1/operations/" + held.HolderID + " shows how far it is",
 		OperationID: held.HolderID,
-		Holder: &Holder{
-			Scope: held.Scope, Kind: held.Kind, State: held.State, Since: held.Since.UTC(),
-			AgeSeconds: max(now.Sub(held.Since).Seconds(), 0),
-		},
+		Holder:      holder,
 	}
 }
 

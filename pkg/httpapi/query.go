@@ -76,6 +76,20 @@ func Page(values url.Values) (limit int, cursor string, err error) {
 	return limit, cursor, nil
 }
 
+// Moment reads a parameter that is a time; zero when it is not given. The error is
+// an *operation.InvalidError.
+func Moment(values url.Values, name string) (time.Time, error) {
+	if !values.Has(name) {
+		return time.Time{}, nil
+	}
+	// A plus sign that was not percent-encoded arrives as a space.
+	at, err := time.Parse(time.RFC3339Nano, strings.Replace(values.Get(name), " ", "+", 1))
+	if err != nil || at.IsZero() {
+		return time.Time{}, &operation.InvalidError{Field: name, Problem: "is not a time", Hint: "use RFC 3339, such as 2026-07-01T12:00:00Z"}
+	}
+	return at, nil
+}
+
 // IdempotencyKey reads the header that makes a POST safe to repeat; it is empty
 // when there is none. The error is an *operation.InvalidError.
 func IdempotencyKey(r *http.Request) (string, error) {

@@ -54,8 +54,8 @@ const (
 // ScopeHeldError refuses a request whose scope another operation holds.
 type ScopeHeldError struct {
 	Scope string
-	// HolderID is the operation that holds it; Kind, State and Since describe
-	// it as far as it could be read.
+	// HolderID is the operation that holds it; Kind, State and Since, when it was
+	// submitted, describe it as far as it could be read.
 	HolderID string
 	Kind     Kind
 	State    State
@@ -63,8 +63,30 @@ type ScopeHeldError struct {
 }
 
 func (e *ScopeHeldError) Error() string {
-	return fmt.Sprintf("%s is held by %s operation %s (%s since %s)",
+	if !e.Described() {
+		return fmt.Sprintf("%s is held by operation %s, whose record cannot be read", e.Scope, e.HolderID)
+	}
+	return fmt.Sprintf("%s is held by %s operation %s (%s, submitted at %s)",
 		e.Scope, e.Kind, e.HolderID, e.State, e.Since.UTC().Format(time.RFC3339))
+}
+
+// Described reports whether the holder's record could be read.
+func (e *ScopeHeldError) Described() bool { return e.State != "" && !e.Since.IsZero() }
+
+// Age is how long ago the holder was submitted; 0 when that is not known.
+func (e *ScopeHeldError) Age(now time.Time) time.Duration {
+	if !e.Described() {
+		return 0
+	}
+	return max(now.Sub(e.Since), 0)
+}
+
+// Holder describes the holder in a few words: its kind, state and age.
+func (e *ScopeHeldError) Holder(now time.Time) string {
+	if !e.Described() {
+		return "its record cannot be read"
+	}
+	return fmt.Sprintf("%s, %s, submitted %s ago", e.Kind, e.State, e.Age(now).Round(time.Second))
 }
 
 // FlaggedError refuses a request because of a flag that a person has set by hand,

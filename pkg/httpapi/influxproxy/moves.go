@@ -161,7 +161,7 @@ func (rm *room) refuseSubmit(c *gin.Context, m operation.Move, t *topology.Topol
 		busy := held(holder, m, t)
 		pointTo(c, holder.HolderID)
 		c.Header(errorHeader, busy)
-		sentence(c, http.StatusConflict, busy+"\noperation "+holder.HolderID)
+		sentence(c, http.StatusConflict, busy+"\noperation "+holder.HolderID+"\n"+holder.Holder(rm.Now()))
 	case errors.As(err, &flagged) && flagged.Resyncing:
 		fail(c, http.StatusConflict, proxyBusy)
 	case errors.As(err, &flagged):

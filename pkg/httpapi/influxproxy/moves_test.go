@@ -186,7 +186,7 @@ func TestBusy(t *testing.T) {
 		}
 		w := serve(t, b).Do("POST", example.target, "")
 		require.Equal(t, http.StatusConflict, w.Status, example.target)
-		require.Equal(t, example.want+"\noperation "+httpapitest.ID(7)+"\n", w.Body)
+		require.Equal(t, example.want+"\noperation "+httpapitest.ID(7)+"\n"+string(example.kind)+", running, submitted 1m0s ago\n", w.Body)
 		require.Equal(t, example.want, w.Header.Get("X-Influxdb-Error"))
 		require.Equal(t, httpapitest.ID(7), w.Header.Get("X-Operation-Id"))
 		require.Equal(t, "/v1/operations/"+httpapitest.ID(7), w.Header.Get("Location"))

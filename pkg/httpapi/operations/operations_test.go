@@ -360,10 +360,61 @@ func TestRefusalsOfTheEngine(t *testing.T) {
 		require.NotContains(t, w.Body, "10.0.0.7")
 		if example.status == 409 {
 			require.Equal(t, httpapitest.ID(7), p.OperationID)
+			age := 90.0
 			require.Equal(t, &httpapi.Holder{
-				Scope: "circle/0", Kind: operation.KindRebalance, State: operation.Running, Since: since, AgeSeconds: 90,
+				Scope: "circle/0", OperationID: httpapitest.ID(7), Kind: operation.KindRebalance, State: operation.Running, Since: since, AgeSeconds: &age,
 			}, p.Holder)
+			require.Equal(t, "circle/0 is held by operation "+httpapitest.ID(7)+" (rebalance, running, submitted 1m30s ago)", p.Detail)
 		}
+	}
+}
+
+// TestAHolderThatCannotBeRead: what is not known of it is not made up.
+func TestAHolderThatCannotBeRead(t *testing.T) {
+	b := httpapitest.NewBackend()
+	b.SubmitErr = &operation.ScopeHeldError{Scope: "circle/0", HolderID: httpapitest.ID(7)}
+	w := serve(t, b).Do("POST", "/v1/operations", add)
+	require.Equal(t, 409, w.Status)
+	p := problem(t, w)
+	require.Equal(t, &httpapi.Holder{Scope: "circle/0", OperationID: httpapitest.ID(7)}, p.Holder)
+	require.Contains(t, p.Detail, "cannot be read")
+	require.NotContains(t, w.Body, "0001")
+}
+
+// TestOperationsAreFilteredByTime: both bounds, and what is no time.
+func TestOperationsAreFilteredByTime(t *testing.T) {
+	b := httpapitest.NewBackend()
+	for i := range 3 {
+		op := full()
+		op.ID, op.CreatedAt = httpapitest.ID(i+1), httpapitest.Now().Add(time.Duration(i)*time.Hour)
+		b.Stored = append(b.Stored, op)
+	}
+	c := serve(t, b)
+	for query, want := range map[string][]string{
+		"":                           {httpapitest.ID(3), httpapitest.ID(2), httpapitest.ID(1)},
+		"since=2026-07-01T13:00:00Z": {httpapitest.ID(3), httpapitest.ID(2)},
+		"until=2026-07-01T13:00:00Z": {httpapitest.ID(1)},
+		"since=2026-07-01T14:30:00%2B01:00&until=2026-07-01T14:00:00.000000001Z": {httpapitest.ID(3)},
+		"since=2026-07-01T16:00:00+02:00":                                        {httpapitest.ID(3)},
+		"since=2027-01-01T00:00:00Z":                                             nil,
+	} {
+		w := c.Get("/v1/operations?" + query)
+		require.Equal(t, 200, w.Status, w.Body)
+		var ids []string
+		for _, op := range read[struct{ Items []operation.Operation }](t, w).Items {
+			ids = append(ids, op.ID)
+		}
+		require.Equal(t, want, ids, query)
+	}
+	for query, field := range map[string]string{
+		"since=": "since", "until=yesterday": "until", "since=2026-07-01": "since", "until=0001-01-01T00:00:00Z": "until",
+		"since=2026-07-01T13:00:00Z&until=2026-07-01T13:00:00Z": "until",
+		"since=2026-07-01T13:00:00Z&since=2026-07-01T13:00:00Z": "since",
+		"before=2026-07-01T13:00:00Z":                           "before",
+	} {
+		w := c.Get("/v1/operations?" + query)
+		require.Equal(t, 400, w.Status, query)
+		require.Equal(t, field, problem(t, w).Field, query)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -16,7 +17,7 @@ import (
 )
 
 func (rm *room) list(c *gin.Context) {
-	q, err := httpapi.Query(c.Request, "state", "kind", "scope", "limit", "cursor")
+	q, err := httpapi.Query(c.Request, "state", "kind", "scope", "since", "until", "limit", "cursor")
 	if err != nil {
 		rm.fail(c, "", err)
 		return
@@ -31,6 +32,8 @@ func (rm *room) list(c *gin.Context) {
 		err = &operation.InvalidError{Field: "kind", Problem: "is not a kind", Hint: fmt.Sprintf("use one of %v", operation.Kinds())}
 	case q.Has("scope") && f.Scope == "":
 		err = &operation.InvalidError{Field: "scope", Problem: "is empty", Hint: "leave it out, or use one such as circle/0"}
+	default:
+		f.Since, f.Until, err = span(q)
 	}
 	if err != nil {
 		rm.fail(c, "", err)
@@ -56,6 +59,18 @@ func (rm *room) list(c *gin.Context) {
 		items[i] = view(c.Request, op, asOf)
 	}
 	httpapi.JSON(c, http.StatusOK, newList(items, next, asOf))
+}
+
+// span reads since and until; a zero time is one that was not given.
+func span(q url.Values) (since, until time.Time, err error) {
+	if since, err = httpapi.Moment(q, "since"); err != nil {
+		return since, until, err
+	}
+	until, err = httpapi.Moment(q, "until")
+	if err == nil && !since.IsZero() && !until.IsZero() && !since.Before(until) {
+		err = &operation.InvalidError{Field: "until", Problem: "is not later than since", Hint: "until is not included: give a later time"}
+	}
+	return since, until, err
 }
 
 func (rm *room) operation(c *gin.Context) {
