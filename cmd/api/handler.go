@@ -27,7 +27,7 @@ func (s *system) newHandler(token string, intake *controller.Intake) (*httpapi.E
 	probes := prober{s.prober}
 	admin := httpapi.NewAdminAuth(token)
 	native, err := operations.New(operations.Deps{
-		Submitter: submit, Operations: s.projection, Records: records{s.engine.Ledger},
+		Submitter: submit, Controls: controls{&controller.Controls{Ledger: s.engine.Ledger, Now: time.Now}, submit}, Operations: s.projection, Records: records{s.engine.Ledger},
 		Topology: s.atlas, Serving: s.session, Prober: probes, Flags: s.atlas, Workers: workers{s.engine.Leases},
 		Feed: progress.NewFeed(s.bus.Log(events.StreamEvents)), Results: s.results,
 		Checks: []operations.Check{
@@ -68,11 +68,51 @@ func (s submitter) Submit(ctx context.Context, r operation.Request) (operation.O
 	if err != nil {
 		return op, created, err
 	}
-	if record, err := s.ledger.Operation(ctx, op.ID); err == nil {
-		s.projection.Observe(record.Value, record.Revision)
-		op = record.Value
+	return s.show(ctx, op), created, nil
+}
+
+// show brings this process's own view of an operation up to date.
+func (s submitter) show(ctx context.Context, op operation.Operation) operation.Operation {
+	record, err := s.ledger.Operation(ctx, op.ID)
+	if err != nil {
+		return op
 	}
-	return op, created, nil
+	s.projection.Observe(record.Value, record.Revision)
+	return record.Value
+}
+
+// controls shows what it has changed in this process's own view at once.
+type controls struct {
+	*controller.Controls
+	submitter
+}
+
+func (c controls) shown(ctx context.Context, do func(context.Context, string, operation.Intent) (operation.Operation, error), id string, by operation.Intent) (operation.Operation, error) {
+	op, err := do(ctx, id, by)
+	if err != nil {
+		return op, err
+	}
+	return c.show(ctx, op), nil
+}
+
+func (c controls) Approve(ctx context.Context, id string, by operation.Intent) (operation.Operation, error) {
+	return c.shown(ctx, c.Controls.Approve, id, by)
+}
+
+func (c controls) Pause(ctx context.Context, id string, by operation.Intent) (operation.Operation, error) {
+	return c.shown(ctx, c.Controls.Pause, id, by)
+}
+
+func (c controls) Resume(ctx context.Context, id string, by operation.Intent) (operation.Operation, error) {
+	return c.shown(ctx, c.Controls.Resume, id, by)
+}
+
+func (c controls) Cancel(ctx context.Context, id string, by operation.Intent) (operation.Operation, error) {
+	return c.shown(ctx, c.Controls.Cancel, id, by)
+}
+
+func (c controls) Retry(ctx context.Context, id string, by operation.Intent) (operation.Operation, error) {
+	return c.shown(ctx, c.Controls.Retry, id, by)
 }
 
 // prober gives the dialects what the health service knows.

@@ -85,6 +85,8 @@ type Controller struct {
 	// each of those that could not be driven on could not.
 	owned    map[string]bool
 	troubled map[string]time.Time
+	// changed gets something for each of those whose record has changed.
+	changed map[string]chan struct{}
 	// orphans are the records without a command, with when that was first seen.
 	// Only the loop of Run uses it.
 	orphans map[string]time.Time
@@ -94,7 +96,7 @@ type Controller struct {
 func New(l *ledger.Ledger, q *bus.Queue, leases *bus.Leases, p Planner, o Options) *Controller {
 	return &Controller{
 		ledger: l, queue: q, leases: leases, planner: p, options: o.withDefaults(),
-		owned: map[string]bool{}, troubled: map[string]time.Time{}, orphans: map[string]time.Time{},
+		owned: map[string]bool{}, troubled: map[string]time.Time{}, changed: map[string]chan struct{}{}, orphans: map[string]time.Time{},
 	}
 }
 
@@ -125,7 +127,7 @@ func (c *Controller) Run(ctx context.Context) error {
 				c.options.Logger.WarnContext(ctx, "sweeping operations that were never accepted", "error", err)
 			}
 		}
-		if !wakeUp(ctx, ticker.C, &changes) {
+		if !c.wakeUp(ctx, ticker.C, &changes) {
 			return nil
 		}
 	}
@@ -137,16 +139,17 @@ const settle = 20 * time.Millisecond
 
 // wakeUp waits for the next turn: a tick, or a change and the moment after it.
 // It returns false when ctx has ended.
-func wakeUp(ctx context.Context, tick <-chan time.Time, changes *<-chan bus.Entry) bool {
+func (c *Controller) wakeUp(ctx context.Context, tick <-chan time.Time, changes *<-chan bus.Entry) bool {
 	select {
 	case <-ctx.Done():
 		return false
 	case <-tick:
 		return true
-	case _, ok := <-*changes:
+	case e, ok := <-*changes:
 		if !ok {
 			*changes = nil // it is watched again at the next tick; polling goes on
 		}
+		c.hint(e)
 	}
 	timer := time.NewTimer(settle)
 	defer timer.Stop()
@@ -156,10 +159,11 @@ func wakeUp(ctx context.Context, tick <-chan time.Time, changes *<-chan bus.Entr
 			return false
 		case <-timer.C:
 			return true
-		case _, ok := <-*changes:
+		case e, ok := <-*changes:
 			if !ok {
 				*changes = nil
 			}
+			c.hint(e)
 		}
 	}
 }
@@ -176,6 +180,11 @@ func (c *Controller) pickUp(ctx context.Context, driving *sync.WaitGroup) error 
 	c.forget(ids)
 	for _, id := range ids {
 		if !c.own(id) {
+			continue
+		}
+		if record, err := c.ledger.Operation(ctx, id); err == nil && waitsForPeople(&record.Value) {
+			c.disown(id)
+			c.fine(id)
 			continue
 		}
 		lease, err := c.leases.Acquire(ctx, ledger.OperationLease(id), []byte(c.options.ID))
@@ -209,6 +218,7 @@ func (c *Controller) disown(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.owned, id)
+	delete(c.changed, id)
 }
 
 // driveUnder drives an operation for as long as the lease can be kept.

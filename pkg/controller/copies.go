@@ -298,8 +298,10 @@ func (t *turn) nextRound(ctx context.Context, hold bool, held []serving.Measurem
 	return finished, t.options.Accord.AwaitWrites(ctx, view.Revision)
 }
 
-// release lets writes pass again.
+// release lets writes pass again, also after what held them was cut off.
 func (t *turn) release(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
 	_, err := t.options.Accord.Change(ctx, func(v *serving.View) (serving.State, error) {
 		c := v.State.Copying(t.record.Value.ID)
 		if c == nil {

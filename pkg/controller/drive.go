@@ -62,13 +62,15 @@ func (c *Controller) drive(ctx context.Context, id string) error {
 			return err
 		}
 		t := &turn{Controller: c, record: record}
-		again, err := t.step(ctx)
-		if err != nil && !errors.Is(err, ledger.ErrConflict) {
+		again, err := t.interruptibly(ctx)
+		if err != nil && !errors.Is(err, ledger.ErrConflict) && !errors.Is(err, errInterrupted) {
 			again, err = true, t.failOn(ctx, err)
 		}
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
+		case errors.Is(err, errInterrupted):
+			// The record says what was asked for.
 		case errors.Is(err, ledger.ErrConflict):
 			// Somebody has changed the record: it says what there is to do now.
 		case err != nil, !again:
@@ -77,9 +79,32 @@ func (c *Controller) drive(ctx context.Context, id string) error {
 	}
 }
 
+// interruptibly is step, cut off with errInterrupted when somebody asks something
+// else of the operation.
+func (t *turn) interruptibly(ctx context.Context) (again bool, err error) {
+	op := &t.record.Value
+	if op.State.Terminal() || interrupts(op) {
+		return t.step(ctx)
+	}
+	ctx, stop := t.interruptible(ctx, op)
+	defer stop()
+	again, err = t.step(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), errInterrupted) {
+		return true, errInterrupted
+	}
+	return again, err
+}
+
 // step does what the operation's state asks for. again says that there is more.
 func (t *turn) step(ctx context.Context) (again bool, err error) {
-	switch op := &t.record.Value; op.State {
+	op := &t.record.Value
+	switch {
+	case op.State.Terminal():
+		return false, t.close(ctx)
+	case op.Cancel != nil:
+		return true, t.cancel(ctx)
+	}
+	switch op.State {
 	case operation.Queued:
 		now := t.options.Now().UTC()
 		return true, t.move(ctx, operation.Planning, func(op *operation.Operation) {
@@ -87,17 +112,23 @@ func (t *turn) step(ctx context.Context) (again bool, err error) {
 			op.Progress.Phase = operation.PhasePlan
 		})
 	case operation.Planning:
+		if op.Plan != nil {
+			return true, t.reopen(ctx)
+		}
 		return true, t.makePlan(ctx)
+	case operation.AwaitingApproval:
+		if op.Approval == nil {
+			return false, nil
+		}
+		return true, t.carryApproved(ctx)
+	case operation.Paused:
+		return false, t.rest(ctx)
 	case operation.Running:
 		return true, t.runTasks(ctx, op.Kind.Work())
 	case operation.Verifying:
 		return true, t.runTasks(ctx, operation.PhaseVerify)
 	default:
-		if op.State.Terminal() {
-			return false, t.close(ctx)
-		}
-		// Awaiting approval or paused: somebody else's move.
-		return false, nil
+		return false, fmt.Errorf("operation %s: %w: it is %q", op.ID, ledger.ErrUnreadable, op.State)
 	}
 }
 
@@ -260,7 +291,7 @@ func layoutOf(current, former *topology.Topology, open *serving.Transition, id i
 // what it would copy may belong elsewhere by now.
 func errEpochChanged(epoch uint64) error {
 	return &operation.Error{
-		Code:   "epoch_changed",
+		Code:   operation.CodeEpochChanged,
 		Detail: fmt.Sprintf("the operation belongs to topology epoch %d, which is not the current one; what is copied stays copied; start it again", epoch),
 	}
 }
@@ -397,7 +428,14 @@ func (t *turn) finish(ctx context.Context, state operation.State, v *operation.V
 	if op.Kind == operation.KindClear {
 		depth = operation.DepthDigest // whatever is dropped was compared point by point
 	}
-	doc, err := t.ledger.PutDocument(ctx, op.ID, "report", v.Report(op.ID, depth))
+	report := v.Report(op.ID, depth)
+	if t.plan != nil && t.tasks != nil {
+		report.Moves = t.standing()
+	}
+	if state == operation.Cancelled {
+		report.Interrupt(cancelledNote(op.Kind, report.Moves))
+	}
+	doc, err := t.ledger.PutDocument(ctx, op.ID, "report", report)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"ringmaster/pkg/bus"
 	"ringmaster/pkg/ledger"
+	"ringmaster/pkg/mover"
 	"ringmaster/pkg/operation"
 )
 
@@ -27,7 +28,7 @@ const (
 // MayDrop returns nil when an operation may delete points now: it is still
 // running, its epoch is the current one, no circle is changing its owners, and no
 // process works with another epoch. An *operation.Error says that it may not
-// delete any more.
+// delete any more, mover.ErrHeld that it may not for now.
 //
 // What is deleted belongs to no owner, and every step of a transition ends only
 // when nobody writes or reads any more as the step before it had it. So no write
@@ -85,6 +86,9 @@ func (f *Fence) look(ctx context.Context, op *operation.Operation) (*process, er
 	now, err := f.Ledger.Operation(ctx, op.ID)
 	if err != nil {
 		return nil, err
+	}
+	if interrupts(&now.Value) {
+		return nil, fmt.Errorf("nothing more is dropped: %w", mover.ErrHeld)
 	}
 	if now.Value.State != operation.Running || now.Value.Attempt != op.Attempt {
 		return nil, &operation.Error{Code: "not_running", Detail: fmt.Sprintf("the operation is %s, so nothing more is dropped", now.Value.State)}

@@ -227,7 +227,7 @@ func (s *Intake) take(ctx context.Context, r operation.Request, record ledger.Ve
 // refused request then leaves nothing at all. Who takes a scope after that is found
 // by taking it.
 func (s *Intake) refused(ctx context.Context, op *operation.Operation) error {
-	if err := s.flagged(ctx, op); err != nil {
+	if err := flagged(ctx, s.Ledger, op.Scope); err != nil {
 		return err
 	}
 	return s.Ledger.Holder(ctx, op.Scope)
@@ -235,16 +235,16 @@ func (s *Intake) refused(ctx context.Context, op *operation.Operation) error {
 
 // flagged refuses an operation whose circles a person has set to migrating, or
 // everything to resyncing. What takes no scope disturbs nobody.
-func (s *Intake) flagged(ctx context.Context, op *operation.Operation) error {
-	if len(op.Scope) == 0 {
+func flagged(ctx context.Context, l *ledger.Ledger, scopes []string) error {
+	if len(scopes) == 0 {
 		return nil
 	}
-	flags, err := s.Ledger.Flags(ctx)
+	flags, err := l.Flags(ctx)
 	if err != nil {
 		return err
 	}
 	for _, circle := range flags.Value.Migrating {
-		if slices.Contains(op.Scope, operation.CircleScope(circle)) {
+		if slices.Contains(scopes, operation.CircleScope(circle)) {
 			return &operation.FlaggedError{Circle: circle}
 		}
 	}
@@ -318,9 +318,8 @@ func (s *Intake) prepare(r operation.Request) (operation.Operation, error) {
 		return operation.Operation{}, &operation.InvalidError{Field: "kind", Problem: fmt.Sprintf("%q is not a kind", r.Kind), Hint: "GET /v1/kinds lists the kinds"}
 	case !r.Kind.Implemented():
 		return operation.Operation{}, &operation.NotImplementedError{What: string(r.Kind)}
-	case r.Hold:
-		// Without approve and cancel nothing could let it go on or free its scope.
-		return operation.Operation{}, &operation.NotImplementedError{What: "holding an operation for approval"}
+	case r.Hold && r.DryRun:
+		return operation.Operation{}, &operation.InvalidError{Field: "hold", Problem: "is given beside dry_run", Hint: "a dry run only plans; use hold alone to plan, look and approve"}
 	case r.Limits != operation.Limits{}:
 		return operation.Operation{}, &operation.NotImplementedError{What: "limiting an operation"}
 	}

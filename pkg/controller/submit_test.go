@@ -72,7 +72,7 @@ func TestSubmitRefusals(t *testing.T) {
 	}{
 		{"unknown kind", func(q *operation.Request) { q.Kind = "move" }, "kind"},
 		{"later kind", func(q *operation.Request) { q.Kind = operation.KindReindex }, ""},
-		{"hold", func(q *operation.Request) { q.Hold = true }, ""},
+		{"hold and dry run", func(q *operation.Request) { q.Hold, q.DryRun = true, true }, "hold"},
 		{"limits", func(q *operation.Request) { q.Limits.PointsPerSecond = &limit }, ""},
 		{"unknown key", func(q *operation.Request) {
 			q.Parameters = []byte(`{"circle_id":0,"operation":"add","colour":1}`)

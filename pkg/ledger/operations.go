@@ -90,6 +90,21 @@ func (l *Ledger) UpdateOperation(ctx context.Context, was Versioned[operation.Op
 	return now, nil
 }
 
+// RestoreOperation puts an earlier record back over a change that could not be carried
+// through, whatever the state machine says.
+func (l *Ledger) RestoreOperation(ctx context.Context, now Versioned[operation.Operation], was operation.Operation) error {
+	raw, err := json.Marshal(was)
+	if err != nil {
+		return fmt.Errorf("restoring operation %s: %w", was.ID, err)
+	}
+	revision, err := l.operations.Update(ctx, events.EscapeToken(was.ID), raw, now.Revision)
+	if err != nil {
+		return fmt.Errorf("restoring operation %s: %w", was.ID, conflict(err))
+	}
+	l.Announce(ctx, Versioned[operation.Operation]{Value: was, Revision: revision}, now.Value.State)
+	return nil
+}
+
 // Announce publishes the event that tells of an operation's record.
 func (l *Ledger) Announce(ctx context.Context, op Versioned[operation.Operation], previous operation.State) {
 	l.Emit(ctx, op.Value.ID+"/"+strconv.FormatUint(op.Revision, 10), events.OperationChange{
@@ -105,6 +120,10 @@ func (l *Ledger) RemoveOperation(ctx context.Context, op Versioned[operation.Ope
 	}
 	return nil
 }
+
+// OperationOf returns the id of the operation that a watched entry is about; false
+// when it is about none.
+func OperationOf(e bus.Entry) (id string, ok bool) { return events.UnescapeToken(e.Key) }
 
 // WatchOperations hints that operations have changed; see bus.Bucket.Watch.
 func (l *Ledger) WatchOperations(ctx context.Context) (<-chan bus.Entry, error) {

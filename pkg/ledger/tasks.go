@@ -181,6 +181,16 @@ func (l *Ledger) UpdateTask(ctx context.Context, was Versioned[operation.Task], 
 	return now, nil
 }
 
+// RemoveTask deletes a task at the revision it was read at; ErrConflict when it has
+// changed since. One that is gone already is success.
+func (l *Ledger) RemoveTask(ctx context.Context, v Versioned[operation.Task]) error {
+	err := l.tasks.Delete(ctx, taskKey(v.Value.OperationID, v.Value.ID), v.Revision)
+	if err != nil && !errors.Is(err, bus.ErrNotFound) {
+		return fmt.Errorf("removing task %s: %w", v.Value.ID, conflict(err))
+	}
+	return nil
+}
+
 func (l *Ledger) announceTask(ctx context.Context, t Versioned[operation.Task]) {
 	l.Emit(ctx, t.Value.OperationID+"/"+t.Value.ID+"/"+strconv.FormatUint(t.Revision, 10),
 		events.TaskChanged(t.Value, t.Revision))

@@ -174,6 +174,10 @@ func (m *Mover) Run(ctx context.Context, job Job) error {
 	}
 }
 
+// ErrHeld says that the operation is paused or is being cancelled: the task goes back
+// to where its last checkpoint is.
+var ErrHeld = errors.New("the operation is not carried on now")
+
 // ErrClaimLost is what a Job's methods return, wrapped, when another worker has
 // taken the task over.
 var ErrClaimLost = errors.New("the claim of the task is lost")

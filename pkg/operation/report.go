@@ -28,6 +28,8 @@ type Report struct {
 	Kept       Amount    `json:"kept"`
 	Problems   []Problem `json:"problems"`
 	Unreported int       `json:"problems_left_out,omitempty"`
+	// Moves says what is where, by pairs of backends.
+	Moves []MoveStanding `json:"moves,omitempty"`
 	// Notes are what a person should know about how this was found out.
 	Notes []string `json:"notes,omitempty"`
 }

@@ -21,7 +21,8 @@ type claim struct {
 	id     string
 	nudge  *bus.Nudge
 	lease  *bus.Lease
-	op     operation.Operation
+	// known is the operation as last read; heed replaces it.
+	known atomic.Pointer[operation.Operation]
 	// work is the handler's context.
 	work context.Context //nolint:containedctx // says why the handler was told to stop
 	// signs counts the signs of life of the handler.
@@ -38,6 +39,9 @@ type claim struct {
 	sequence uint64
 	told     time.Time
 }
+
+// op is the operation as last read. It must not be changed.
+func (c *claim) op() *operation.Operation { return c.known.Load() }
 
 // standing returns the record as last stored, and whether it has turned out to
 // be another worker's.
@@ -89,7 +93,7 @@ func (c *claim) storeLocked(ctx context.Context, change func(*operation.Task)) e
 // this claim's if it has its attempt and holder: then an earlier store, cut off
 // before its answer came, has gone through.
 func (c *claim) reread(ctx context.Context) error {
-	now, err := c.worker.ledger.Task(ctx, c.op.ID, c.id)
+	now, err := c.worker.ledger.Task(ctx, c.op().ID, c.id)
 	own := &c.record.Value
 	switch {
 	case err == nil && now.Value.State == operation.TaskRunning && now.Value.Attempt == own.Attempt && now.Value.Holder == own.Holder:
@@ -120,7 +124,7 @@ func (c *claim) storeWait(ctx context.Context, must bool) error {
 }
 
 // Operation implements mover.Job.
-func (c *claim) Operation() *operation.Operation { return &c.op }
+func (c *claim) Operation() *operation.Operation { return c.known.Load() }
 
 // Task implements mover.Job.
 func (c *claim) Task() operation.Task {
@@ -136,13 +140,13 @@ func (c *claim) Slices(ctx context.Context) ([]operation.Slice, error) {
 
 // Of implements mover.Job.
 func (c *claim) Of(ctx context.Context, id string) (operation.Task, error) {
-	v, err := c.worker.ledger.Task(ctx, c.op.ID, id)
+	v, err := c.worker.ledger.Task(ctx, c.op().ID, id)
 	return v.Value, permanent(err)
 }
 
 // SlicesOf implements mover.Job.
 func (c *claim) SlicesOf(ctx context.Context, t *operation.Task) ([]operation.Slice, error) {
-	slices, err := c.worker.ledger.Slices(ctx, &c.op, t)
+	slices, err := c.worker.ledger.Slices(ctx, c.op(), t)
 	return slices, permanent(err)
 }
 
@@ -236,7 +240,7 @@ func (c *claim) Wait(w *operation.Wait) {
 		return
 	}
 	if err := c.storeWait(c.work, true); err != nil && c.work.Err() == nil {
-		c.worker.options.Logger.WarnContext(c.work, "showing a wait", "operation", c.op.ID, "task", c.id, "error", err)
+		c.worker.options.Logger.WarnContext(c.work, "showing a wait", "operation", c.op().ID, "task", c.id, "error", err)
 	}
 }
 

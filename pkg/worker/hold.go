@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"ringmaster/events"
 	"ringmaster/pkg/bus"
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/mover"
@@ -42,6 +43,11 @@ func (w *Worker) claim(ctx context.Context, op operation.Operation, task ledger.
 	if err != nil {
 		return nil, errors.Join(err, nudge.Later(pause))
 	}
+	// Whoever has asked for a stop since then may have seen no lease yet.
+	if _, err := w.admit(ctx, op.ID); err != nil {
+		run := events.TaskRun{OperationID: op.ID, TaskID: task.Value.ID}
+		return nil, errors.Join(lease.Release(ctx), w.leave(ctx, nudge, &run, err))
+	}
 	t := task.Value
 	now := w.options.Now().UTC()
 	if !lacksKey(&t) {
@@ -62,7 +68,9 @@ func (w *Worker) claim(ctx context.Context, op operation.Operation, task ledger.
 	case t.State.Ended():
 		return nil, errors.Join(lease.Release(ctx), nudge.Ack(ctx))
 	}
-	return &claim{worker: w, id: t.ID, nudge: nudge, lease: lease, op: op, record: record}, nil
+	c := &claim{worker: w, id: t.ID, nudge: nudge, lease: lease, record: record}
+	c.known.Store(&op)
+	return c, nil
 }
 
 // gateKey is what a task waits for that no worker so far could open the
@@ -90,7 +98,7 @@ func setBack(t *operation.Task, now time.Time, detail string) bool {
 // carryOut runs the handler and stores how it ended.
 func (c *claim) carryOut(ctx context.Context) error {
 	w := c.worker
-	log := w.options.Logger.With("operation", c.op.ID, "task", c.id, "attempt", c.record.Value.Attempt)
+	log := w.options.Logger.With("operation", c.op().ID, "task", c.id, "attempt", c.record.Value.Attempt)
 	log.InfoContext(ctx, "task claimed", "phase", c.record.Value.Phase)
 	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
@@ -120,6 +128,7 @@ func (c *claim) whileBeating(ctx context.Context, cancel context.CancelCauseFunc
 	beating, rest := context.WithCancel(calls)
 	var heart sync.WaitGroup
 	heart.Go(func() { c.beat(beating, calls, cancel) })
+	heart.Go(func() { c.heed(beating, cancel) })
 	err := f()
 	rest()
 	defer time.AfterFunc(c.worker.options.Drain, hangUp).Stop()
@@ -151,16 +160,13 @@ func (c *claim) beat(ctx, calls context.Context, cancel context.CancelCauseFunc)
 			c.expired.Store(true)
 			cancel(fmt.Errorf("keeping task %s: %w", c.id, mover.ErrClaimLost))
 			return
-		case errors.Is(err, errOver), errors.Is(err, errEpoch):
-			cancel(err) // and go on: until the handler has stopped, the task is not free
 		case err != nil && ctx.Err() == nil:
-			c.worker.options.Logger.WarnContext(ctx, "keeping a claim alive", "operation", c.op.ID, "task", c.id, "error", err)
+			c.worker.options.Logger.WarnContext(ctx, "keeping a claim alive", "operation", c.op().ID, "task", c.id, "error", err)
 		}
 	}
 }
 
-// keep renews everything that says that this worker has the task, and asks
-// whether it is still wanted.
+// keep renews everything that says that this worker has the task.
 func (c *claim) keep(ctx context.Context) error {
 	if err := c.lease.Renew(ctx); err != nil {
 		return err
@@ -171,11 +177,7 @@ func (c *claim) keep(ctx context.Context) error {
 	// The next renewal is not to wait for the rest.
 	ctx, cancel := context.WithTimeout(ctx, c.worker.leases.TTL()/3)
 	defer cancel()
-	if err := c.storeWait(ctx, false); err != nil {
-		return err
-	}
-	_, err := c.worker.admit(ctx, c.op.ID)
-	return err
+	return c.storeWait(ctx, false)
 }
 
 // end stores how the handler ended. A claim that is lost leaves everything to
@@ -195,7 +197,7 @@ func (c *claim) end(ctx context.Context, err error) error {
 		case errors.As(err, &failure):
 			t.State, t.FinishedAt, t.Error = operation.TaskFailed, &now, failure
 			t.Remember(now, failure.Detail)
-		case errors.Is(err, ErrStop), errors.Is(err, errOver), errors.Is(err, errEpoch):
+		case errors.Is(err, ErrStop), errors.Is(err, errOver), errors.Is(err, errEpoch), errors.Is(err, mover.ErrHeld):
 			t.State, t.Holder = operation.TaskWaiting, ""
 		case errors.Is(err, secrets.ErrWrongKey), errors.Is(err, secrets.ErrNoKey):
 			// Others have the key; the task is not to be used up by those who have not.
@@ -225,7 +227,7 @@ func (c *claim) end(ctx context.Context, err error) error {
 		return errors.Join(store, release, c.nudge.Later(pause))
 	}
 	switch task, _ := c.standing(); {
-	case task.State.Ended(), errors.Is(err, errOver):
+	case task.State.Ended(), errors.Is(err, errOver), errors.Is(err, mover.ErrHeld):
 		return errors.Join(release, c.nudge.Ack(ctx))
 	case errors.Is(err, ErrStop):
 		return errors.Join(release, c.nudge.Later(0))

@@ -52,6 +52,8 @@ type Worker struct {
 	leases  *bus.Leases
 	handler Handler
 	options Options
+	// desk tells the claims of changed operations.
+	desk desk
 }
 
 // New returns a worker that has not started.
@@ -70,7 +72,7 @@ func New(l *ledger.Ledger, q *bus.Queue, leases *bus.Leases, h Handler, o Option
 	}
 	o.Slots = max(o.Slots, 1)
 	o.Info.ID, o.Info.Slots = o.ID, o.Slots
-	return &Worker{ledger: l, queue: q, leases: leases, handler: h, options: o}
+	return &Worker{ledger: l, queue: q, leases: leases, handler: h, options: o, desk: desk{waiting: map[string]map[chan struct{}]bool{}}}
 }
 
 // Run works until ctx ends, and then until every handler has returned and its
@@ -78,6 +80,7 @@ func New(l *ledger.Ledger, q *bus.Queue, leases *bus.Leases, h Handler, o Option
 func (w *Worker) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	all.Go(func() { w.present(ctx) })
+	all.Go(func() { w.watchOperations(ctx) })
 	for range w.options.Slots {
 		all.Go(func() { w.slot(ctx) })
 	}
@@ -150,7 +153,7 @@ var (
 )
 
 // admit returns the operation if its tasks may be carried out now; else errOver,
-// errEpoch, or why it cannot tell.
+// mover.ErrHeld, errEpoch, or why it cannot tell.
 func (w *Worker) admit(ctx context.Context, id string) (operation.Operation, error) {
 	op, err := w.ledger.Operation(ctx, id)
 	if errors.Is(err, operation.ErrNotFound) || err == nil && op.Value.State.Terminal() {
@@ -158,6 +161,9 @@ func (w *Worker) admit(ctx context.Context, id string) (operation.Operation, err
 	}
 	if err != nil {
 		return op.Value, err
+	}
+	if op.Value.Cancel != nil || op.Value.State != operation.Running && op.Value.State != operation.Verifying {
+		return op.Value, mover.ErrHeld
 	}
 	epochs, err := w.ledger.Topology(ctx)
 	if err != nil {
@@ -174,7 +180,8 @@ func (w *Worker) admit(ctx context.Context, id string) (operation.Operation, err
 func (w *Worker) leave(ctx context.Context, nudge *bus.Nudge, run *events.TaskRun, why error) error {
 	log := w.options.Logger.With("operation", run.OperationID, "task", run.TaskID)
 	switch {
-	case errors.Is(why, errOver), errors.Is(why, ledger.ErrNoTask):
+	case errors.Is(why, errOver), errors.Is(why, mover.ErrHeld), errors.Is(why, ledger.ErrNoTask):
+		// What is held is nudged again when it goes on.
 		return nudge.Ack(ctx)
 	case errors.Is(why, errEpoch):
 		log.WarnContext(ctx, "task left alone", "reason", why)

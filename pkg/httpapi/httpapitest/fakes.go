@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -61,6 +62,9 @@ type Backend struct {
 	Requests []operation.Request
 	// SubmitErr is what Submit returns instead of accepting.
 	SubmitErr error
+	// ControlErr is what every verb fails with.
+	ControlErr error
+	intents    map[string]operation.Intent
 	// Stored are the operations, oldest first. Submit adds to them.
 	Stored []operation.Operation
 	// Unseen are the ids that the projection does not show yet.
@@ -187,6 +191,66 @@ func (b *Backend) Submit(_ context.Context, r operation.Request) (operation.Oper
 	}
 	b.Stored = append(b.Stored, op)
 	return op, true, nil
+}
+
+// Controls is the face of b that steers operations: verbs change states as the state
+// machine has it, or fail with ControlErr.
+type Controls struct{ *Backend }
+
+// Approve lets a held operation run.
+func (c Controls) Approve(_ context.Context, id string, by operation.Intent) (operation.Operation, error) {
+	return c.steer(id, "approve", by, operation.AwaitingApproval, operation.Running)
+}
+
+// Pause pauses a running operation.
+func (c Controls) Pause(_ context.Context, id string, by operation.Intent) (operation.Operation, error) {
+	return c.steer(id, "pause", by, operation.Running, operation.Paused)
+}
+
+// Resume resumes a paused operation.
+func (c Controls) Resume(_ context.Context, id string, by operation.Intent) (operation.Operation, error) {
+	return c.steer(id, "resume", by, operation.Paused, operation.Running)
+}
+
+// Cancel cancels a running operation.
+func (c Controls) Cancel(_ context.Context, id string, by operation.Intent) (operation.Operation, error) {
+	return c.steer(id, "cancel", by, operation.Running, operation.Cancelled)
+}
+
+// Retry queues a cancelled operation.
+func (c Controls) Retry(_ context.Context, id string, by operation.Intent) (operation.Operation, error) {
+	return c.steer(id, "retry", by, operation.Cancelled, operation.Queued)
+}
+
+// Intents returns what was asked of operations, by verb.
+func (b *Backend) Intents() map[string]operation.Intent {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return maps.Clone(b.intents)
+}
+
+func (c Controls) steer(id, verb string, by operation.Intent, from, to operation.State) (operation.Operation, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ControlErr != nil {
+		return operation.Operation{}, c.ControlErr
+	}
+	for i := range c.Stored {
+		op := &c.Stored[i]
+		switch {
+		case op.ID != id:
+			continue
+		case op.State != from:
+			return *op, &operation.StateError{ID: id, State: op.State, Verb: verb}
+		}
+		op.State = to
+		if c.intents == nil {
+			c.intents = map[string]operation.Intent{}
+		}
+		c.intents[verb] = by
+		return *op, nil
+	}
+	return operation.Operation{}, operation.ErrNotFound
 }
 
 // WritePrometheus is Write: nothing is read of the body but its bytes.

@@ -110,6 +110,7 @@ type Check struct {
 // required.
 type Deps struct {
 	Submitter  Submitter
+	Controls   Controls
 	Operations Operations
 	Records    Records
 	Topology   Topology
@@ -212,9 +213,11 @@ func (rm *room) register(r gin.IRouter) {
 	one.GET("/report", httpapi.NoQuery, rm.report)
 	one.GET("/audit", httpapi.NoQuery, rm.audit)
 	one.GET("/events", rm.operationEvents)
-	for _, verb := range []string{"approve", "pause", "resume", "cancel", "retry"} {
-		one.POST("/"+verb, httpapi.NoQuery, notYet(verb))
-	}
+	one.POST("/approve", httpapi.NoQuery, rm.control("approval", rm.Controls.Approve))
+	one.POST("/pause", httpapi.NoQuery, rm.control("pause", rm.Controls.Pause))
+	one.POST("/resume", httpapi.NoQuery, rm.control("resumption", rm.Controls.Resume))
+	one.POST("/cancel", httpapi.NoQuery, rm.control("cancellation", rm.Controls.Cancel))
+	one.POST("/retry", httpapi.NoQuery, rm.control("retry", rm.Controls.Retry))
 	one.PATCH("/limits", httpapi.NoQuery, notYet("changing the limits of an operation"))
 }
 

@@ -40,7 +40,7 @@ func serve(t *testing.T, b *httpapitest.Backend, change ...func(*operations.Deps
 func newEngine(t *testing.T, b *httpapitest.Backend, change ...func(*operations.Deps)) *httpapi.Engine {
 	t.Helper()
 	d := operations.Deps{
-		Submitter: b, Operations: httpapitest.Operations{Backend: b}, Records: httpapitest.Records{Backend: b},
+		Submitter: b, Controls: httpapitest.Controls{Backend: b}, Operations: httpapitest.Operations{Backend: b}, Records: httpapitest.Records{Backend: b},
 		Topology: b, Serving: b, Prober: b, Flags: b, Workers: b, Feed: b, Results: b,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
@@ -185,7 +185,6 @@ func TestBadSubmissionsStartNothing(t *testing.T) {
 		{name: "delete_missing_segments", body: `{"kind":"delete_missing_segments"}`, status: http.StatusNotImplemented},
 		{name: "archive", body: `{"kind":"archive"}`, status: http.StatusNotImplemented},
 		{name: "verify", body: `{"kind":"verify"}`, status: http.StatusNotImplemented},
-		{name: "hold", body: `{"kind":"rebalance","hold":true,"parameters":{"circle_id":0,"operation":"add"}}`, status: http.StatusNotImplemented},
 		{name: "limits", body: `{"kind":"rebalance","limits":{"points_per_second":1000},"parameters":{"circle_id":0,"operation":"add"}}`, status: http.StatusNotImplemented},
 	} {
 		t.Run(example.name, func(t *testing.T) {
@@ -324,15 +323,61 @@ func TestWrongMethod(t *testing.T) {
 	require.Empty(t, b.Submitted())
 }
 
+func TestVerbs(t *testing.T) {
+	b := httpapitest.NewBackend()
+	c := serve(t, b)
+	c.Do("POST", "/v1/operations", add)
+	path := "/v1/operations/" + httpapitest.ID(1)
+	b.Stored[0].State = operation.AwaitingApproval
+	for _, v := range []struct {
+		verb string
+		to   operation.State
+	}{
+		{"approve", operation.Running}, {"pause", operation.Paused}, {"resume", operation.Running},
+		{"cancel", operation.Cancelled}, {"retry", operation.Queued},
+	} {
+		w := c.Do("POST", path+"/"+v.verb, `{"reason":"because of `+v.verb+`"}`)
+		require.Equal(t, http.StatusAccepted, w.Status, w.Body)
+		require.Equal(t, path, w.Header.Get("Location"))
+		var op operation.Operation
+		require.NoError(t, json.Unmarshal([]byte(w.Body), &op))
+		require.Equal(t, v.to, op.State)
+		by := b.Intents()[v.verb]
+		require.Equal(t, "because of "+v.verb, by.Reason)
+		require.NotEmpty(t, by.Who)
+		require.NotEmpty(t, by.Origin)
+		require.Equal(t, httpapitest.Now(), by.At)
+
+		// The state now forbids it, and says so; a body is not needed.
+		w = c.Do("POST", path+"/"+v.verb, "")
+		require.Equal(t, http.StatusConflict, w.Status, w.Body)
+		p := problem(t, w)
+		require.Equal(t, "state_conflict", p.Code)
+		require.Contains(t, p.Detail, string(v.to))
+		require.Equal(t, httpapitest.ID(1), p.OperationID)
+
+		require.Equal(t, http.StatusBadRequest, c.Do("POST", "/v1/operations/7/"+v.verb, "").Status)
+		require.Equal(t, http.StatusNotFound, c.Do("POST", "/v1/operations/"+httpapitest.ID(9)+"/"+v.verb, "").Status)
+		w = c.Do("POST", path+"/"+v.verb, `{"why":"x"}`)
+		require.Equal(t, http.StatusBadRequest, w.Status)
+		require.Equal(t, "why", problem(t, w).Field)
+		w = c.Do("POST", path+"/"+v.verb, `{"reason":"`+strings.Repeat("x", 1001)+`"}`)
+		require.Equal(t, "reason", problem(t, w).Field)
+	}
+	b.ControlErr = &operation.OutdatedError{ID: httpapitest.ID(1), Code: operation.CodeSchemaChanged, Detail: "a measurement is new"}
+	w := c.Do("POST", path+"/approve", "")
+	require.Equal(t, http.StatusConflict, w.Status)
+	require.Equal(t, "schema_changed", problem(t, w).Code)
+	b.ControlErr = errors.New("nats: no responders at 10.0.0.7")
+	w = c.Do("POST", path+"/pause", "")
+	require.Equal(t, http.StatusServiceUnavailable, w.Status)
+	require.NotContains(t, w.Body, "10.0.0.7")
+}
+
 func TestWhatALaterReleaseCarriesOut(t *testing.T) {
 	b := httpapitest.NewBackend()
 	c := serve(t, b)
 	c.Do("POST", "/v1/operations", add)
-	for _, verb := range []string{"approve", "pause", "resume", "cancel", "retry"} {
-		w := c.Do("POST", "/v1/operations/"+httpapitest.ID(1)+"/"+verb, "")
-		require.Equal(t, http.StatusNotImplemented, w.Status)
-		require.Contains(t, problem(t, w).Detail, verb)
-	}
 	w := c.Do("PATCH", "/v1/operations/"+httpapitest.ID(1)+"/limits", `{"points_per_second":1}`)
 	require.Equal(t, http.StatusNotImplemented, w.Status)
 	require.Equal(t, "not_implemented", problem(t, w).Code)

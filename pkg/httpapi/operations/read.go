@@ -87,10 +87,7 @@ func (rm *room) operation(c *gin.Context) {
 func (rm *room) find(c *gin.Context) (operation.Operation, time.Time, bool) {
 	id := c.Param("id")
 	if !validID(id) {
-		httpapi.WriteProblem(c.Writer, httpapi.Problem{
-			Status: http.StatusBadRequest, Code: "invalid", Field: "id",
-			Detail: "id: is not the id of an operation", Hint: "an id is a UUID, as POST /v1/operations answers it",
-		})
+		rm.noID(c)
 		return operation.Operation{}, time.Time{}, false
 	}
 	asOf := rm.Operations.AsOf()
@@ -104,6 +101,14 @@ func (rm *room) find(c *gin.Context) (operation.Operation, time.Time, bool) {
 		return operation.Operation{}, time.Time{}, false
 	}
 	return op, now, true
+}
+
+// noID answers for a path that does not name an operation.
+func (rm *room) noID(c *gin.Context) {
+	httpapi.WriteProblem(c.Writer, httpapi.Problem{
+		Status: http.StatusBadRequest, Code: "invalid", Field: "id",
+		Detail: "id: is not the id of an operation", Hint: "an id is a UUID, as POST /v1/operations answers it",
+	})
 }
 
 // validID admits the canonical form of a UUID and nothing else.

@@ -67,7 +67,7 @@ func (rm *room) request(c *gin.Context) (operation.Request, error) {
 		return none, &operation.InvalidError{Field: "body", Problem: "broke off", Hint: "send it again"}
 	}
 	var in request
-	if err := decode(body, &in); err != nil {
+	if err := decode(body, &in, "the keys are kind, parameters, dry_run, hold, limits and reason"); err != nil {
 		return none, err
 	}
 	if err := in.check(); err != nil {
@@ -78,14 +78,13 @@ func (rm *room) request(c *gin.Context) (operation.Request, error) {
 		return none, ofParameters(err)
 	}
 	return operation.Request{
-		Kind: in.Kind, Parameters: parameters, DryRun: in.DryRun, Reason: in.Reason,
+		Kind: in.Kind, Parameters: parameters, DryRun: in.DryRun, Hold: in.Hold, Reason: in.Reason,
 		IdempotencyKey: key, RequestedBy: httpapi.Principal(c), Origin: c.ClientIP(),
 	}, nil
 }
 
-// check refuses what this release does not know or does not carry out. A limit
-// or a hold that nothing enforces would be a promise broken, so they are refused
-// rather than stored.
+// check refuses what this release does not know or does not carry out. A limit that
+// nothing enforces would be a promise broken, so it is refused rather than stored.
 func (in *request) check() error {
 	switch {
 	case in.Kind == "":
@@ -94,14 +93,12 @@ func (in *request) check() error {
 		return &operation.InvalidError{Field: "kind", Problem: fmt.Sprintf("%.64q is not a kind", string(in.Kind)), Hint: "GET /v1/kinds lists the kinds"}
 	case !in.Kind.Implemented():
 		return &operation.NotImplementedError{What: string(in.Kind)}
-	case in.Hold:
-		return &operation.NotImplementedError{What: "holding an operation for approval"}
+	case in.Hold && in.DryRun:
+		return &operation.InvalidError{Field: "hold", Problem: "is given beside dry_run", Hint: "a dry run only plans; use hold alone to plan, look and approve"}
 	case in.Limits != operation.Limits{}:
 		return &operation.NotImplementedError{What: "limiting an operation"}
-	case len(in.Reason) > maxReason:
-		return &operation.InvalidError{Field: "reason", Problem: "is too long", Hint: fmt.Sprintf("use at most %d bytes", maxReason)}
 	}
-	return nil
+	return checkReason(in.Reason)
 }
 
 // parameters checks the parameters of a kind, as far as the topology at hand can
@@ -171,11 +168,12 @@ func ofParameters(err error) error {
 
 var errNoTopology = errors.New("no topology is known yet")
 
-// decode reads one JSON object strictly; the error names the key that is wrong.
-func decode(body []byte, into any) error {
+// decode reads one JSON object strictly; the error names the key that is wrong, and
+// says which there are.
+func decode(body []byte, into any, keys string) error {
 	trimmed := bytes.TrimSpace(body)
 	if len(trimmed) == 0 || trimmed[0] != '{' {
-		return &operation.InvalidError{Field: "body", Problem: "is not a JSON object", Hint: `send {"kind": …, "parameters": {…}}`}
+		return &operation.InvalidError{Field: "body", Problem: "is not a JSON object", Hint: "send one; " + keys}
 	}
 	dec := json.NewDecoder(bytes.NewReader(trimmed))
 	dec.DisallowUnknownFields()
@@ -191,7 +189,7 @@ func decode(body []byte, into any) error {
 		return &operation.InvalidError{Field: wrongType.Field, Problem: "is a " + wrongType.Value, Hint: "use a " + wrongType.Type.String()}
 	}
 	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		return &operation.InvalidError{Field: strings.Trim(name, `"`), Problem: "is not known", Hint: "the keys are kind, parameters, dry_run, hold, limits and reason"}
+		return &operation.InvalidError{Field: strings.Trim(name, `"`), Problem: "is not known", Hint: keys}
 	}
 	return &operation.InvalidError{Field: "body", Problem: "is not valid JSON", Hint: err.Error()}
 }
