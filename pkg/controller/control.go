@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"ringmaster/pkg/ledger"
@@ -52,13 +53,8 @@ func pausedReason(op *operation.Operation, by operation.Intent) string {
 	if by.Reason != "" {
 		reason += ": " + by.Reason
 	}
-	for i, scope := range op.Scope {
-		if i == 0 {
-			reason += "; stays taken: "
-		} else {
-			reason += ", "
-		}
-		reason += scope
+	if len(op.Scope) > 0 {
+		reason += "; stays taken: " + strings.Join(op.Scope, ", ")
 	}
 	return operation.Clip(reason)
 }

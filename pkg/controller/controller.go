@@ -24,6 +24,9 @@ import (
 type Planner interface {
 	Plan(ctx context.Context, op *operation.Operation, at planner.Layout, job planner.Job) (operation.Plan, error)
 	Prepare(ctx context.Context, op *operation.Operation, plan *operation.Plan, w patience.Waiter) error
+	// Changed says how the backends are not as they were when the plan was made; ""
+	// when nothing has changed that its slices depend on.
+	Changed(ctx context.Context, op *operation.Operation, at planner.Layout, plan *operation.Plan, job planner.Job) (difference string, err error)
 }
 
 // Options configure a controller. Zero values mean the defaults in parentheses.

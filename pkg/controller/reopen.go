@@ -144,7 +144,8 @@ func (t *turn) replace(ctx context.Context, next operation.Task) error {
 // carryApproved begins to carry out the plan of an operation that was held, if what
 // it was made from is still so.
 func (t *turn) carryApproved(ctx context.Context) error {
-	if _, err := t.layout(ctx); err != nil {
+	at, err := t.layout(ctx)
+	if err != nil {
 		return err
 	}
 	plan, err := t.ledger.Plan(ctx, &t.record.Value)
@@ -153,6 +154,16 @@ func (t *turn) carryApproved(ctx context.Context) error {
 	}
 	if err := checkPlan(&plan); err != nil {
 		return err
+	}
+	difference, err := t.planner.Changed(ctx, &t.record.Value, at, &plan, t)
+	if err != nil {
+		return err
+	}
+	if difference != "" {
+		return &operation.Error{
+			Code:   operation.CodeSchemaChanged,
+			Detail: operation.Clip(difference + " since the plan was made, so it is not carried out; nothing was copied; start the operation again"),
+		}
 	}
 	return t.move(ctx, operation.Running, func(op *operation.Operation) { op.Progress.Phase = op.Kind.Work() })
 }

@@ -333,8 +333,11 @@ func TestVerbs(t *testing.T) {
 		verb string
 		to   operation.State
 	}{
-		{"approve", operation.Running}, {"pause", operation.Paused}, {"resume", operation.Running},
-		{"cancel", operation.Cancelled}, {"retry", operation.Queued},
+		{"approve", operation.Running},
+		{"pause", operation.Paused},
+		{"resume", operation.Running},
+		{"cancel", operation.Cancelled},
+		{"retry", operation.Queued},
 	} {
 		w := c.Do("POST", path+"/"+v.verb, `{"reason":"because of `+v.verb+`"}`)
 		require.Equal(t, http.StatusAccepted, w.Status, w.Body)
