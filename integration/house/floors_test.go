@@ -86,6 +86,7 @@ func rooms() []room {
 		{"pkg/httpapi/influxproxy", dialect},
 		{"pkg/httpapi/httpapitest", helper},
 
+		{"cmd/ringctl", wiring},
 		{"cmd/internal/program", wiring},
 		{"cmd/worker", wiring},
 		{"cmd/api", wiring},
@@ -109,6 +110,20 @@ func homes() []home {
 	return []home{
 		{"github.com/gin-gonic/", "pkg/httpapi", "HTTP is spoken on floor 5"},
 		{"github.com/nats-io/", "pkg/bus", "everything else uses buckets, queues, logs and leases"},
+	}
+}
+
+// client is a room outside the engine: of the house it may import these rooms and
+// no other.
+type client struct {
+	room   string
+	may    []string
+	reason string
+}
+
+func clients() []client {
+	return []client{
+		{"cmd/ringctl", []string{"pkg/operation", "pkg/topology"}, "it is a client of the HTTP API"},
 	}
 }
 
@@ -196,6 +211,11 @@ func (p plan) judge(importer, imported string, test bool) error {
 	}
 	if err := p.known(pkg); err != nil {
 		return fmt.Errorf("%s imports what has no place: %w", importer, err)
+	}
+	for _, c := range clients() {
+		if importer == c.room && !slices.Contains(c.may, pkg) {
+			return fmt.Errorf("%s imports %s, but %s", importer, pkg, c.reason)
+		}
 	}
 	to := p.floors[pkg]
 	switch {
@@ -376,6 +396,7 @@ func TestForbiddenImportsAreRefused(t *testing.T) {
 		{"pkg/controller", "github.com/gin-gonic/gin", false, "only pkg/httpapi may"},
 		{"pkg/controller", "github.com/gin-gonic/gin/binding", true, "only pkg/httpapi may"},
 		{"cmd/api", "github.com/gin-gonic/gin", false, "only pkg/httpapi may"},
+		{"cmd/ringctl", "ringmaster/pkg/ledger", false, "client of the HTTP API"},
 		{"pkg/operation", "os", false, "pure room"},
 		{"pkg/ring", "net/http", false, "pure room"},
 		{"events", "database/sql", false, "pure room"},
