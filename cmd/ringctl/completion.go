@@ -320,7 +320,7 @@ func (p *place) zshChoices(w io.Writer) {
 func described(name, help string) string { return strings.ReplaceAll(name, ":", `\:`) + ":" + help }
 
 // fishScript completes in fish.
-func fishScript(w io.Writer, all []place) { //nolint:dupword // ends of fish's blocks
+func fishScript(w io.Writer, all []place) {
 	fmt.Fprintf(w, `# fish completion for ringctl; made by: ringctl completion fish
 
 # Succeeds where the command line names this command so far, and no flag waits for
@@ -334,15 +334,14 @@ function __ringctl_at
             set skip ''
             continue
         end
+
         set word (string replace -r '^-([^-].+)' -- '--$1' $word)
         if contains -- $word %s
             set skip 1
             continue
         end
         set -l next (string trim -- "$at $word")
-        if contains -- "$next" %s
-            set at $next
-        end
+        contains -- "$next" %s; and set at $next
     end
     test "$at" = "$argv[1]"
 end
