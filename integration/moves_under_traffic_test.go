@@ -127,6 +127,9 @@ func (in *installation) requireAcknowledged(tr *traffic.Traffic, db string, back
 		var first harness.Points
 		for c := range circles {
 			owner := in.owner(c, db, m)
+			if through, ok := in.behind[owner]; ok {
+				owner = through
+			}
 			values, err := valuesOf(held[owner][place])
 			require.NoError(in.t, err)
 			require.Empty(in.t, tr.Missed(m, values), "circle %d, %s", c, owner)

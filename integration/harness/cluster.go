@@ -28,6 +28,9 @@ type Cluster struct {
 	API      *Program
 	Workers  []*Program
 	Client   Client
+	// NATS, if set, is what api and workers work on in place of the embedded one. It
+	// is not the cluster's own: Close leaves it.
+	NATS *NATS
 	// Settings are further keys of the configurations that are written.
 	Settings map[string]any
 
@@ -139,7 +142,7 @@ func (c *Cluster) WriteCircles(all ...Circle) error {
 
 // StartAPI starts the api on the configuration; args are further flags.
 func (c *Cluster) StartAPI(ctx context.Context, args ...string) error {
-	p, err := c.start(ctx, "api", "api", append([]string{"-config", c.ConfigFile()}, args...))
+	p, err := c.start(ctx, "api", "api", append(c.onNATS("api", "-config", c.ConfigFile()), args...))
 	if err != nil {
 		return err
 	}
@@ -150,7 +153,7 @@ func (c *Cluster) StartAPI(ctx context.Context, args ...string) error {
 // StartWorker starts one more worker; args are further flags.
 func (c *Cluster) StartWorker(ctx context.Context, args ...string) (*Program, error) {
 	name := fmt.Sprintf("worker-%d", len(c.Workers))
-	p, err := c.start(ctx, "worker", name, append([]string{"-data", c.DataDir()}, args...))
+	p, err := c.start(ctx, "worker", name, append(c.onNATS("worker", "-data", c.DataDir()), args...))
 	if err != nil {
 		return nil, err
 	}
@@ -158,13 +161,25 @@ func (c *Cluster) StartWorker(ctx context.Context, args ...string) (*Program, er
 	return p, nil
 }
 
+// onNATS adds the flag that names the NATS servers, if they are not the embedded one.
+func (c *Cluster) onNATS(user string, args ...string) []string {
+	if c.NATS != nil {
+		args = append(args, "-nats", c.NATS.URL(user))
+	}
+	return args
+}
+
 // start starts one of our programs; name is that of its log.
 func (c *Cluster) start(ctx context.Context, program, name string, args []string) (*Program, error) {
 	binary := filepath.Join(c.Bin, program)
+	var env []string
+	if c.NATS != nil {
+		env = c.NATS.Env()
+	}
 	if c.Detach {
 		return StartDetached(ctx, c.logFile(name), binary, args...)
 	}
-	return StartProgram(ctx, c.Log, binary, args...)
+	return StartProgramWith(ctx, c.Log, env, binary, args...)
 }
 
 // Close stops everything that still runs, our programs first.

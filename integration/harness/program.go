@@ -63,7 +63,13 @@ type Program struct {
 // StartProgram starts a binary and returns when it has printed its ready line.
 // Everything it prints is kept for Output, and goes to log too if that is not nil.
 func StartProgram(ctx context.Context, log io.Writer, binary string, args ...string) (*Program, error) {
+	return StartProgramWith(ctx, log, nil, binary, args...)
+}
+
+// StartProgramWith is [StartProgram] with more in the environment.
+func StartProgramWith(ctx context.Context, log io.Writer, env []string, binary string, args ...string) (*Program, error) {
 	p := &Program{cmd: exec.Command(binary, args...), output: &buffer{copy: log}, done: make(chan struct{})}
+	p.cmd.Env = append(p.cmd.Environ(), env...)
 	p.cmd.Stderr = p.output
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {

@@ -252,7 +252,7 @@ func (b *Bus) lookUp(ctx context.Context, name string) (*jetstream.StreamConfig,
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
 	var found *jetstream.StreamConfig
-	err := b.repeat(ctx, func(ctx context.Context) error {
+	err := b.ask(ctx, func(ctx context.Context) error {
 		s, err := b.js.Stream(ctx, name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			return nil

@@ -87,7 +87,7 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 		// connection instead, for as long as they want to.
 		nats.ReconnectBufSize(-1),
 		nats.IgnoreAuthErrorAbort(),
-		nats.PingInterval(5 * time.Second),
+		nats.PingInterval(pingInterval(o)),
 		nats.MaxPingsOutstanding(2),
 		nats.Timeout(attemptTimeout),
 		nats.ConnectHandler(func(*nats.Conn) { b.begin() }),
@@ -144,6 +144,16 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 	}
 	done()
 	return b, nil
+}
+
+// pingInterval is how often the server is asked whether it is there. One that says
+// nothing, because its machine has stopped, is left for another well before a lease
+// runs out. There is no other than the embedded one, which may be slow for a while.
+func pingInterval(o Options) time.Duration {
+	if o.Server != nil {
+		return 5 * time.Second
+	}
+	return 2 * time.Second
 }
 
 // Close ends the connection and everything that reads from it. What was not

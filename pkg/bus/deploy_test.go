@@ -1,19 +1,7 @@
 package bus_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"fmt"
-	"math/big"
-	"net"
-	"os"
-	"path/filepath"
-	"strings"
+	"slices"
 	"testing"
 	"time"
 
@@ -29,13 +17,9 @@ import (
 // The configuration in deploy/nats makes a cluster in which each program can do
 // its work and no more.
 func TestDeployedCluster(t *testing.T) {
-	urls, authority := startDeployed(t)
+	d := startDeployed(t)
 	connect := func(user string, timeout time.Duration) *bus.Bus {
-		var as []string
-		for _, u := range urls {
-			as = append(as, fmt.Sprintf("tls://%s:%s-password@%s", user, user, u))
-		}
-		return bustest.Connect(t, bus.Options{URL: strings.Join(as, ","), TLS: authority, Timeout: timeout})
+		return bustest.Connect(t, bus.Options{URL: d.URLs(user, d.Clients()...), TLS: d.TLS, Timeout: timeout})
 	}
 	api := connect("api", 0)
 	bustest.Apply(t, api)
@@ -138,33 +122,51 @@ func TestDeployedCluster(t *testing.T) {
 		require.Equal(t, "mine", lock.Holder)
 	})
 
+	t.Run("hints come and go", func(t *testing.T) {
+		const backend = "http://gone:8086"
+		hints, err := api.Hints(ctx, backend, 1<<20)
+		require.NoError(t, err)
+		require.NoError(t, hints.Append(ctx, [][]byte{[]byte("1"), []byte("2")}))
+		records, err := hints.Read(ctx, 0, 10)
+		require.NoError(t, err)
+		require.Len(t, records, 2)
+		require.NoError(t, hints.DeleteThrough(ctx, records[1].Sequence))
+		require.NoError(t, api.RemoveHints(ctx, backend))
+	})
+
 	t.Run("nobody destroys a stream, and nobody comes in without a name", func(t *testing.T) {
-		conn, err := nats.Connect("tls://api:api-password@"+urls[0], nats.Secure(authority))
+		address := d.Clients()[0]
+		conn, err := nats.Connect(d.URLs("api", address), nats.Secure(d.TLS))
 		require.NoError(t, err)
 		defer conn.Close()
-		_, err = conn.Request("$JS.API.STREAM.DELETE."+events.StreamCommands, nil, 500*time.Millisecond)
+		names := []string{"OBJ_" + events.ObjectStorePlans}
+		for _, s := range events.Streams() {
+			names = append(names, s.Name)
+		}
+		for _, b := range events.Buckets() {
+			names = append(names, "KV_"+b.Name)
+		}
+		// What is refused is not answered.
+		inbox := nats.NewInbox()
+		answers, err := conn.SubscribeSync(inbox)
+		require.NoError(t, err)
+		for _, name := range names {
+			require.NoError(t, conn.PublishRequest("$JS.API.STREAM.DELETE."+name, inbox, nil))
+		}
+		_, err = answers.NextMsg(time.Second)
 		require.ErrorIs(t, err, nats.ErrTimeout)
 		for _, user := range []string{"", "api:worker-password@"} {
-			_, err = nats.Connect("tls://"+user+urls[0], nats.Secure(authority))
+			_, err = nats.Connect("tls://"+user+address, nats.Secure(d.TLS))
 			require.ErrorIs(t, err, nats.ErrAuthorization)
 		}
 	})
 }
 
-// startDeployed runs three servers with the configuration in deploy/nats, whose
-// addresses and directories are changed to ones that exist here.
-func startDeployed(t *testing.T) (urls []string, authority *tls.Config) {
+// startDeployed runs three servers with the configuration in deploy/nats.
+func startDeployed(t *testing.T) *bustest.Deployed {
 	t.Helper()
-	raw, err := os.ReadFile("../../deploy/nats/nats.conf")
+	d, err := bustest.NewDeployed("../..", t.TempDir(), bustest.DeployedOptions{})
 	require.NoError(t, err)
-	const n = 3
-	ports := bustest.FreePorts(t, 2*n)
-	dir := t.TempDir()
-	authority = writeCertificates(t, dir)
-	for _, user := range []string{"RINGMASTER_API", "RINGMASTER_WORKER", "NATS_SYSTEM"} {
-		_, name, _ := strings.Cut(user, "_")
-		t.Setenv(user+"_PASSWORD", strings.ToLower(name)+"-password")
-	}
 	var nodes []*natsserver.Server
 	t.Cleanup(func() {
 		for _, s := range nodes {
@@ -174,24 +176,11 @@ func startDeployed(t *testing.T) (urls []string, authority *tls.Config) {
 			s.WaitForShutdown()
 		}
 	})
-	for i := range n {
-		t.Setenv("NATS_SERVER_NAME", fmt.Sprintf("n%d", i+1))
-		changes := []string{
-			"0.0.0.0:4222", fmt.Sprintf("127.0.0.1:%d", ports[i]),
-			"0.0.0.0:6222", fmt.Sprintf("127.0.0.1:%d", ports[n+i]),
-			"127.0.0.1:8222", "127.0.0.1:-1",
-			"/etc/nats/tls", dir,
-			"/var/lib/nats", filepath.Join(dir, fmt.Sprintf("n%d", i+1)),
+	for _, n := range d.Nodes {
+		for name, value := range n.Env {
+			t.Setenv(name, value)
 		}
-		for j := range n {
-			changes = append(changes, fmt.Sprintf("nats-%d:6222", j+1), fmt.Sprintf("127.0.0.1:%d", ports[n+j]))
-		}
-		for j := 0; j < len(changes); j += 2 {
-			require.Contains(t, string(raw), changes[j])
-		}
-		file := filepath.Join(dir, fmt.Sprintf("n%d.conf", i+1))
-		require.NoError(t, os.WriteFile(file, []byte(strings.NewReplacer(changes...).Replace(string(raw))), 0o600))
-		o, err := natsserver.ProcessConfigFile(file)
+		o, err := natsserver.ProcessConfigFile(n.Config)
 		require.NoError(t, err)
 		require.True(t, o.SyncAlways, "an acknowledgement means that it is on disk")
 		require.Positive(t, o.JetStreamMaxStore)
@@ -200,59 +189,12 @@ func startDeployed(t *testing.T) (urls []string, authority *tls.Config) {
 		require.NoError(t, err)
 		nodes = append(nodes, s)
 		s.Start()
-		urls = append(urls, fmt.Sprintf("127.0.0.1:%d", ports[i]))
 	}
 	for _, s := range nodes {
 		require.True(t, s.ReadyForConnections(patience))
 	}
 	require.Eventually(t, func() bool {
-		for _, s := range nodes {
-			if s.JetStreamIsLeader() {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(nodes, (*natsserver.Server).JetStreamIsLeader)
 	}, patience, tick, "the cluster has no leader")
-	return urls, authority
-}
-
-// writeCertificates makes an authority and a certificate for this host, and
-// returns what a client needs to know of them.
-func writeCertificates(t *testing.T, dir string) *tls.Config {
-	t.Helper()
-	write := func(name, kind string, content []byte) {
-		text := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: content})
-		require.NoError(t, os.WriteFile(filepath.Join(dir, name), text, 0o600))
-	}
-	key := func() *ecdsa.PrivateKey {
-		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		require.NoError(t, err)
-		return k
-	}
-	until := time.Now().Add(time.Hour)
-	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, NotAfter: until,
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	caKey := key()
-	raw, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
-	require.NoError(t, err)
-	write("ca.pem", "CERTIFICATE", raw)
-	server := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "server"}, NotAfter: until,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	serverKey := key()
-	signed, err := x509.CreateCertificate(rand.Reader, server, ca, serverKey.Public(), caKey)
-	require.NoError(t, err)
-	write("server.pem", "CERTIFICATE", signed)
-	private, err := x509.MarshalPKCS8PrivateKey(serverKey)
-	require.NoError(t, err)
-	write("server-key.pem", "PRIVATE KEY", private)
-	pool := x509.NewCertPool()
-	parsed, err := x509.ParseCertificate(raw)
-	require.NoError(t, err)
-	pool.AddCert(parsed)
-	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}
+	return d
 }

@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
@@ -176,7 +177,7 @@ func (h *Hints) State(ctx context.Context) (HintsState, error) {
 	ctx, cancel := h.bus.bounded(ctx)
 	defer cancel()
 	var state HintsState
-	err := h.bus.repeat(ctx, func(ctx context.Context) error {
+	err := h.bus.ask(ctx, func(ctx context.Context) error {
 		s, err := h.bus.js.Stream(ctx, h.stream)
 		if err == nil {
 			state = hintsState(h.backend, s.CachedInfo())
@@ -256,26 +257,63 @@ func (b *Bus) ListHints(ctx context.Context) ([]HintsState, error) {
 	defer cancel()
 	var all []HintsState
 	for _, filter := range []string{events.AllHints, events.AllClosedHints} {
-		err := b.repeat(ctx, func(ctx context.Context) error {
-			var found []HintsState
-			list := b.js.ListStreams(ctx, jetstream.WithStreamListSubject(filter))
-			for info := range list.Info() {
-				if backend := info.Config.Metadata[events.MetadataBackend]; backend != "" {
-					found = append(found, hintsState(backend, info))
-				}
-			}
-			if err := list.Err(); err != nil {
-				return err
-			}
-			all = append(all, found...)
-			return nil
-		})
+		streams, err := b.listStreams(ctx, filter)
 		if err != nil {
 			return nil, fmt.Errorf("listing hints: %w", err)
+		}
+		for _, info := range streams {
+			if backend := info.Config.Metadata[events.MetadataBackend]; backend != "" {
+				all = append(all, hintsState(backend, info))
+			}
 		}
 	}
 	slices.SortFunc(all, func(a, b HintsState) int { return strings.Compare(a.Backend, b.Backend) })
 	return all, nil
+}
+
+// listStreams returns all streams with a subject that matches filter. In a cluster the
+// server collects the answers of the streams' leaders, and leaves out who did not
+// answer, as while one is elected; then the list is asked for again.
+func (b *Bus) listStreams(ctx context.Context, filter string) (all []*jetstream.StreamInfo, err error) {
+	for {
+		var page struct {
+			Error   *jetstream.APIError     `json:"error"`
+			Total   int                     `json:"total"`
+			Streams []*jetstream.StreamInfo `json:"streams"`
+			Missing []string                `json:"missing"`
+		}
+		request, err := json.Marshal(struct {
+			Offset  int    `json:"offset"`
+			Subject string `json:"subject"`
+		}{len(all), filter})
+		if err != nil {
+			return nil, err
+		}
+		err = b.repeat(ctx, func(ctx context.Context) error {
+			m, err := b.conn.RequestWithContext(ctx, "$JS.API.STREAM.LIST", request)
+			if err != nil {
+				return err
+			}
+			page.Error, page.Missing, page.Streams = nil, nil, nil
+			if err := json.Unmarshal(m.Data, &page); err != nil {
+				return fmt.Errorf("reading the server's answer: %w", err)
+			}
+			switch {
+			case page.Error != nil:
+				return page.Error
+			case len(page.Missing) > 0:
+				return fmt.Errorf("%w: nothing is known of %s", ErrUnavailable, strings.Join(page.Missing, ", "))
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page.Streams...)
+		if len(page.Streams) == 0 || len(all) >= page.Total {
+			return all, nil
+		}
+	}
 }
 
 // RemoveHints removes the stream of a backend's hints, or returns ErrNotEmpty and

@@ -120,7 +120,7 @@ func (l *Log) Tail(ctx context.Context, from uint64, filter string) iter.Seq2[Re
 func (b *Bus) bounds(ctx context.Context, stream string) (first, next uint64, err error) {
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
-	err = b.repeat(ctx, func(ctx context.Context) error {
+	err = b.ask(ctx, func(ctx context.Context) error {
 		s, err := b.js.Stream(ctx, stream)
 		if err != nil {
 			return err

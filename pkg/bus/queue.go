@@ -39,7 +39,7 @@ func (b *Bus) Queue(ctx context.Context) (*Queue, error) {
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
 	q := &Queue{bus: b}
-	err := b.repeat(ctx, func(ctx context.Context) (err error) {
+	err := b.ask(ctx, func(ctx context.Context) (err error) {
 		q.consumer, err = b.js.Consumer(ctx, events.StreamTasks, events.ConsumerWorkers)
 		return err
 	})
@@ -145,7 +145,7 @@ func (q *Queue) Depth(ctx context.Context) (uint64, error) {
 	ctx, cancel := q.bus.bounded(ctx)
 	defer cancel()
 	var n uint64
-	err := q.bus.repeat(ctx, func(ctx context.Context) error {
+	err := q.bus.ask(ctx, func(ctx context.Context) error {
 		s, err := q.bus.js.Stream(ctx, events.StreamTasks)
 		if err == nil {
 			n = s.CachedInfo().State.Msgs

@@ -53,7 +53,7 @@ func (b *Bus) get(ctx context.Context, stream string, what messageRequest) (Reco
 		return Record{}, err
 	}
 	var record Record
-	err = b.repeat(ctx, func(ctx context.Context) error {
+	err = b.ask(ctx, func(ctx context.Context) error {
 		m, err := b.conn.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, request)
 		if err != nil {
 			return err

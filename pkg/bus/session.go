@@ -10,6 +10,11 @@ import (
 const (
 	// attemptTimeout bounds one try of a call that may be repeated.
 	attemptTimeout = 3 * time.Second
+	// electionTimeout is the same in a cluster, for calls that change nothing: while
+	// a stream has no leader, nobody answers what is asked of it, also later.
+	electionTimeout = 700 * time.Millisecond
+	// electionTries is how often, until an election has long been over.
+	electionTries = 20
 	// retryPause is the pause before a repeated try.
 	retryPause = 50 * time.Millisecond
 )
@@ -71,12 +76,16 @@ func (b *Bus) connected(ctx context.Context) (context.Context, context.CancelFun
 
 // attempt runs one try of a call, when connected.
 func (b *Bus) attempt(ctx context.Context, try func(context.Context) error) error {
+	return b.attemptFor(ctx, attemptTimeout, try)
+}
+
+func (b *Bus) attemptFor(ctx context.Context, timeout time.Duration, try func(context.Context) error) error {
 	inSession, done, err := b.connected(ctx)
 	if err != nil {
 		return err
 	}
 	defer done()
-	limited, cancel := context.WithTimeout(inSession, attemptTimeout)
+	limited, cancel := context.WithTimeout(inSession, timeout)
 	defer cancel()
 	return inSessionError(inSession, classify(try(limited)))
 }
@@ -97,6 +106,23 @@ func inSessionError(inSession context.Context, err error) error {
 func (b *Bus) repeat(ctx context.Context, try func(context.Context) error) error {
 	for {
 		err := b.attempt(ctx, try)
+		if err == nil || !errors.Is(err, ErrUnavailable) {
+			return err
+		}
+		if pause(ctx, retryPause) != nil {
+			return err
+		}
+	}
+}
+
+// ask is repeat for what changes nothing.
+func (b *Bus) ask(ctx context.Context, try func(context.Context) error) error {
+	for n := 0; ; n++ {
+		timeout := attemptTimeout
+		if n < electionTries && b.clustered() {
+			timeout = electionTimeout
+		}
+		err := b.attemptFor(ctx, timeout, try)
 		if err == nil || !errors.Is(err, ErrUnavailable) {
 			return err
 		}

@@ -253,7 +253,7 @@ var errLeaseLost = errors.New("the lease of the operation is lost")
 
 // keep renews the lease.
 func (c *Controller) keep(ctx, calls context.Context, lease *bus.Lease, cancel context.CancelCauseFunc) {
-	ticker := time.NewTicker(c.leases.TTL() / 3)
+	ticker := time.NewTicker(c.leases.TTL() / 4)
 	defer ticker.Stop()
 	for {
 		select {

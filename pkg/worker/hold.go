@@ -138,7 +138,7 @@ func (c *claim) whileBeating(ctx context.Context, cancel context.CancelCauseFunc
 
 // beat keeps the claim alive for as long as the handler shows signs of life.
 func (c *claim) beat(ctx, calls context.Context, cancel context.CancelCauseFunc) {
-	ticker := time.NewTicker(c.worker.leases.TTL() / 3)
+	ticker := time.NewTicker(c.worker.leases.TTL() / 4)
 	defer ticker.Stop()
 	last, since := c.signs.Load(), c.worker.options.Now()
 	for {

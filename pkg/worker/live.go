@@ -53,7 +53,7 @@ func (w *Worker) present(ctx context.Context) {
 				continue
 			}
 		}
-		w.rest(ctx, w.leases.TTL()/3)
+		w.rest(ctx, w.leases.TTL()/4)
 	}
 }
 

@@ -81,6 +81,15 @@ type Cluster struct {
 // returns the cluster and a connection to the first server.
 func StartCluster(t testing.TB, n int, options ...bus.ApplyOption) (*bus.Bus, *Cluster) {
 	t.Helper()
+	c := StartServers(t, n)
+	b := c.Connect(0)
+	Apply(t, b, options...)
+	return b, c
+}
+
+// StartServers starts n servers with nothing on them.
+func StartServers(t testing.TB, n int) *Cluster {
+	t.Helper()
 	c := &Cluster{t: t, token: "cluster-test"}
 	ports := FreePorts(t, 2*n)
 	routes := make([]*url.URL, n)
@@ -125,22 +134,26 @@ func StartCluster(t testing.TB, n int, options ...bus.ApplyOption) (*bus.Bus, *C
 		}
 		return false
 	}, patience, 20*time.Millisecond, "cluster has no leader")
-	b := c.Connect(0)
-	Apply(t, b, options...)
-	return b, c
+	return c
 }
 
 // Connect returns a connection to one node. It moves to others when that node
 // goes away.
 func (c *Cluster) Connect(node int) *bus.Bus {
 	c.t.Helper()
+	return Connect(c.t, c.Options(node, 0))
+}
+
+// Options are those of a connection to one node whose calls may take so long, 0 means
+// as long as by default.
+func (c *Cluster) Options(node int, timeout time.Duration) bus.Options {
 	urls := []string{c.URL(node)}
 	for i := range c.options {
 		if i != node {
 			urls = append(urls, c.URL(i))
 		}
 	}
-	return Connect(c.t, bus.Options{URL: strings.Join(urls, ","), Token: c.token})
+	return bus.Options{URL: strings.Join(urls, ","), Token: c.token, Timeout: timeout}
 }
 
 // URL is where a node listens.

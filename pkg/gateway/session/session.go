@@ -220,7 +220,7 @@ func (s *Session) acquire(ctx context.Context) error {
 // renew keeps the lease, and tells in it what has been left behind.
 func (s *Session) renew(ctx context.Context) error {
 	lease, now := s.held(), s.presence()
-	if lease == nil || now == s.lastTold() && time.Until(lease.Expires()) > s.options.Leases.TTL()/2 {
+	if lease == nil || now == s.lastTold() && time.Until(lease.Expires()) > s.options.Leases.TTL()*3/4 {
 		return nil
 	}
 	raw, err := json.Marshal(now)
