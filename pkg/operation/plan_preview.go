@@ -12,8 +12,9 @@ type Preview struct {
 	TopMovers []PlanMeasurement `json:"top_movers,omitempty"`
 	Duration  *PlanDuration     `json:"duration,omitempty"`
 	// Refusals are what the operation would be refused for or would trip over, at most
-	// MaxRefusals.
-	Refusals []Refusal `json:"refusals,omitempty"`
+	// MaxRefusals; RefusalsLeftOut counts the others.
+	Refusals        []Refusal `json:"refusals,omitempty"`
+	RefusalsLeftOut int       `json:"refusals_left_out,omitempty"`
 	// EstimateSource says where points and bytes are from.
 	EstimateSource string `json:"estimate_source,omitempty"`
 }
@@ -64,6 +65,19 @@ type PlanDuration struct {
 	Basis       string  `json:"basis"`
 }
 
+// The codes of refusals that a plan finds by itself. Others are those of what refuses:
+// a scope that is held, a flag, a transition.
+const (
+	RefusalUnreachable = "backend_unreachable" // does not answer, or not to these credentials
+	RefusalUnhealthy   = "backend_unhealthy"   // answers, but does not store what is written
+	RefusalBacklog     = "backlog"             // writes wait for it
+	RefusalUnreadable  = "unreadable"          // a measurement that InfluxQL cannot read
+	RefusalAmbiguous   = "type_ambiguous"      // a field has several types in one window
+	RefusalConflict    = "type_conflict"       // a field has other types at the other end
+	RefusalPolicy      = "policy_kept"         // a policy cannot be made as it is at the source
+	RefusalExpired     = "expired"             // points that retention no longer admits
+)
+
 // Refusal is something that an operation would be refused for or would trip over.
 type Refusal struct {
 	Code   string `json:"code"`
@@ -75,5 +89,9 @@ type Refusal struct {
 	Slice   *Slice `json:"slice,omitempty"`
 }
 
-// Refuse adds refusals; those beyond MaxRefusals are counted in the last one.
-func (p *Preview) Refuse(all ...Refusal) { p.Refusals = append(p.Refusals, all...) }
+// Refuse adds refusals; those beyond MaxRefusals are counted only.
+func (p *Preview) Refuse(all ...Refusal) {
+	n := min(len(all), MaxRefusals-len(p.Refusals))
+	p.Refusals = append(p.Refusals, all[:n]...)
+	p.RefusalsLeftOut += len(all) - n
+}

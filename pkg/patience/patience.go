@@ -36,6 +36,14 @@ func New(c Config) *Patience {
 	return &Patience{config: c, outages: outages{all: map[trouble]outage{}}}
 }
 
+// Within returns a Patience that puts up with trouble for at most d, and that has a
+// memory of its own: for who only looks, and tells what does not answer.
+func (p *Patience) Within(d time.Duration) *Patience {
+	c := p.config
+	c.Refused, c.Unreachable = min(c.Refused, d), min(c.Unreachable, d)
+	return New(c)
+}
+
 // Waiter shows what somebody waits for, and that they still do.
 type Waiter interface {
 	Alive()

@@ -83,9 +83,11 @@ type estimation struct {
 	// from what was seen.
 	deadline time.Time
 	period   operation.Period
-	// units: all policies of a window go together. weighs: somebody wants to know
-	// the size of it.
-	units, weighs bool
+	// units: all policies of a window go together.
+	units bool
+	// told is set when somebody is going to look at the numbers, and gets what the
+	// operation would trip over.
+	told *preview
 }
 
 // of finds, for every measurement and window that moves, whether there is
@@ -221,14 +223,14 @@ func sampleOrder(all []moving) []int {
 // its copy then says why, and the others go on.
 func (e *estimation) lookAt(ctx context.Context, s *survey, batch []look) error {
 	err := e.probe(ctx, s, batch)
-	var refusal *influx.Error
 	switch {
 	case err == nil:
 		return nil
-	case !errors.Is(err, influx.ErrUnaddressable) && !(errors.As(err, &refusal) && refusal.Class == influx.Permanent):
+	case !refusedForGood(err):
 		return err
 	case len(batch) == 1:
 		batch[0].points = 1
+		e.refused(s, &batch[0], err)
 		return nil
 	}
 	for i := range batch {
@@ -237,6 +239,25 @@ func (e *estimation) lookAt(ctx context.Context, s *survey, batch []look) error 
 		}
 	}
 	return nil
+}
+
+// refusedForGood reports whether asking the same again is of no use.
+func refusedForGood(err error) bool {
+	var refusal *influx.Error
+	return errors.Is(err, influx.ErrUnaddressable) || errors.As(err, &refusal) && refusal.Class == influx.Permanent
+}
+
+// refused tells of a window that cannot be looked at.
+func (e *estimation) refused(s *survey, l *look, err error) {
+	if e.told == nil {
+		return
+	}
+	c := s.candidate(l)
+	slice := operation.Slice{
+		Database: c.Database, RetentionPolicy: c.RetentionPolicy, Measurement: c.Measurement,
+		From: c.Window.From, To: c.Window.To, Last: c.Window.Last,
+	}
+	e.told.unreadable(s.url, &slice, err)
 }
 
 // probe looks at some windows wherever their routes have points.
@@ -292,27 +313,16 @@ func (s *survey) probeAt(ctx context.Context, holder *survey, batch []look, whic
 	if err != nil {
 		return fmt.Errorf("looking for points: %w", err)
 	}
-	var probes []influx.Selection
-	var of []int
-	points := make([]int64, len(which))
+	points, err := pointsIn(ctx, holder.client, sels, extents, s.lists)
+	if err != nil {
+		return err
+	}
 	for n, e := range extents {
-		if e.Empty {
-			if points[n], err = s.hidden(ctx, holder, &batch[which[n]], &sels[n]); err != nil {
-				return err
-			}
+		if !e.Empty {
 			continue
 		}
-		probe := sels[n]
-		probe.Window = probeWindow(e.First, e.Last)
-		probes, of = append(probes, probe), append(of, n)
-	}
-	if len(probes) > 0 {
-		totals, err := holder.client.Totals(ctx, probes)
-		if err != nil {
-			return fmt.Errorf("counting a sample: %w", err)
-		}
-		for k, n := range of {
-			points[n] = max(totals[k]*share(extents[n].First, extents[n].Last), 1)
+		if points[n], err = s.hidden(ctx, holder, &batch[which[n]], &sels[n]); err != nil {
+			return err
 		}
 	}
 	for n, i := range which {
@@ -355,15 +365,14 @@ func (e *estimation) weigh(ctx context.Context, s *survey, d *databaseSurvey, lo
 			sels = append(sels, sel)
 		}
 	}
-	if !e.weighs || d.pointBytes > 0 || len(sels) == 0 {
+	if e.told == nil || d.pointBytes > 0 || len(sels) == 0 {
 		return nil
 	}
 	err := s.patiently(ctx, e.Planner, "looking at points of", s, func(ctx context.Context) (err error) {
 		d.pointBytes, err = s.pointBytes(ctx, sels)
 		return err
 	})
-	var refusal *influx.Error
-	if errors.Is(err, influx.ErrUnaddressable) || errors.As(err, &refusal) && refusal.Class == influx.Permanent {
+	if refusedForGood(err) {
 		return nil
 	}
 	return err

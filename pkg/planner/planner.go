@@ -80,7 +80,16 @@ func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps
 
 // Plan surveys the backends and plans a move: what has to go where, cut into
 // slices, bundled into tasks. The plan has no tasks when there is nothing to move.
+//
+// For a dry run, and for an operation that is held for approval, it looks further and
+// adds a preview; what is held also keeps the schema that Changed compares with. A dry
+// run goes on without a backend that does not answer, and says so.
 func (p *Planner) Plan(ctx context.Context, op *operation.Operation, at Layout, job Job) (operation.Plan, error) {
+	if op.DryRun {
+		brief := *p
+		brief.patience = p.patience.Within(dryPatience)
+		p = &brief
+	}
 	started := p.now()
 	plan := operation.Plan{OperationID: op.ID, Kind: op.Kind, Epoch: at.Epoch, CreatedAt: started.UTC()}
 	parameters, err := operation.ParseMove(op.Kind, op.Parameters)
@@ -95,21 +104,11 @@ func (p *Planner) Plan(ctx context.Context, op *operation.Operation, at Layout, 
 		return plan, err
 	}
 	r := newRouter(parameters, at, sources)
-	// A person is going to look at it before anything is done.
-	previewed := op.DryRun || op.Hold
-	if op.Kind == operation.KindClear {
-		if err := p.tellApart(ctx, sources); err != nil {
-			return plan, err
-		}
+	v := &preview{Planner: p, op: op, sources: sources, router: r, sizes: map[int]map[string]int64{}, unread: map[operation.Slice]bool{}}
+	if err := v.reach(ctx); err != nil {
+		return plan, err
 	}
-	err = surveyAll(ctx, sources, func(ctx context.Context, s *survey) error {
-		if !r.asks(s) {
-			return nil
-		}
-		s.lists = previewed
-		return s.read(ctx, p, parameters.Tuned().Databases, r.goes(s))
-	})
-	if err != nil {
+	if err := p.survey(ctx, v, parameters); err != nil {
 		return plan, err
 	}
 	if op.Hold {
@@ -119,10 +118,13 @@ func (p *Planner) Plan(ctx context.Context, op *operation.Operation, at Layout, 
 	r.assign()
 	e := estimation{
 		Planner: p, sources: sources, started: started,
-		period: parameters.Period(op.CreatedAt), units: op.Kind == operation.KindClear, weighs: previewed,
+		period: parameters.Period(op.CreatedAt), units: op.Kind == operation.KindClear,
+	}
+	if v.asked() {
+		e.told = v
 	}
 	found := make([][]look, len(sources))
-	err = surveyAll(ctx, sources, func(ctx context.Context, s *survey) (err error) {
+	err = v.all(ctx, func(ctx context.Context, s *survey) (err error) {
 		found[s.index], err = e.of(ctx, s)
 		return err
 	})
@@ -141,7 +143,28 @@ func (p *Planner) Plan(ctx context.Context, op *operation.Operation, at Layout, 
 	if !e.units {
 		plan.Policies = policies(sources, found)
 	}
+	if v.asked() {
+		if err := v.show(ctx, &plan, &e, found); err != nil {
+			return plan, err
+		}
+	}
 	return plan, bundle(ctx, &plan, sources, found, job)
+}
+
+// survey reads what the sources have, as far as the move asks for it.
+func (p *Planner) survey(ctx context.Context, v *preview, move operation.Move) error {
+	if v.op.Kind == operation.KindClear {
+		if err := p.tellApart(ctx, v); err != nil {
+			return err
+		}
+	}
+	return v.all(ctx, func(ctx context.Context, s *survey) error {
+		if !v.router.asks(s) {
+			return nil
+		}
+		s.lists = v.asked()
+		return s.read(ctx, p, move.Tuned().Databases, v.router.goes(s))
+	})
 }
 
 // sources opens a client for every backend of the circles and every removed one.

@@ -96,10 +96,21 @@ func preparePolicy(ctx context.Context, c *influx.Client, database string, want 
 		return c.CreateRetentionPolicy(ctx, database, want)
 	}
 	held := have[at]
+	inUse := slices.ContainsFunc(groups, func(g influx.ShardGroup) bool { return g.RetentionPolicy == want.Name })
+	want = reconciled(want, held, inUse)
+	if held == want {
+		return nil
+	}
+	return c.AlterRetentionPolicy(ctx, database, want)
+}
+
+// reconciled is what becomes of a policy that exists, where one with other attributes
+// is wanted.
+func reconciled(want, held influx.RetentionPolicy, inUse bool) influx.RetentionPolicy {
 	if keepsLonger(held.Duration, want.Duration) {
 		want.Duration = held.Duration
 	}
-	if slices.ContainsFunc(groups, func(g influx.ShardGroup) bool { return g.RetentionPolicy == want.Name }) {
+	if inUse {
 		// New groups of another length would lie over those there are: a point
 		// written again would then be there twice, and types be cast.
 		want.ShardDuration, want.Replication = held.ShardDuration, held.Replication
@@ -108,10 +119,7 @@ func preparePolicy(ctx context.Context, c *influx.Client, database string, want 
 		// A flag can only be taken by another policy, which comes after.
 		want.Default = held.Default
 	}
-	if held == want {
-		return nil
-	}
-	return c.AlterRetentionPolicy(ctx, database, want)
+	return want
 }
 
 func policyOf(p *operation.PlanPolicy) influx.RetentionPolicy {

@@ -2,6 +2,8 @@ package planner
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/operation"
@@ -15,6 +17,21 @@ type listing struct {
 	policies []influx.RetentionPolicy
 	// names are those of its measurements, sorted.
 	names []string
+}
+
+// has reports whether the database holds a measurement.
+func (l *listing) has(measurement string) bool {
+	_, ok := slices.BinarySearch(l.names, measurement)
+	return ok
+}
+
+// listed returns the listing of a database, nil when the backend does not have it.
+func (s *survey) listed(database string) *listing {
+	i, ok := slices.BinarySearchFunc(s.listings, database, func(l listing, name string) int { return strings.Compare(l.name, name) })
+	if !ok {
+		return nil
+	}
+	return &s.listings[i]
 }
 
 // Changed says how the backends are not as they were when a plan was made: databases,

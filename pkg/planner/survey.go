@@ -39,6 +39,8 @@ type survey struct {
 	// listings then has all databases, sorted by name.
 	lists    bool
 	listings []listing
+	// lost is set where a dry run goes on without the backend.
+	lost bool
 }
 
 // noCircle is the circle of a backend that has left its own.
@@ -188,9 +190,10 @@ func (s *survey) readDatabase(ctx context.Context, d *databaseSurvey, goes func(
 
 // tellApart finds the backends that are one server under two addresses, by asking
 // each who it is: whoever deletes must not take two names for two copies.
-func (p *Planner) tellApart(ctx context.Context, sources []*survey) error {
+func (p *Planner) tellApart(ctx context.Context, v *preview) error {
+	sources := v.sources
 	ids := make([]influx.Identity, len(sources))
-	err := surveyAll(ctx, sources, func(ctx context.Context, s *survey) error {
+	err := v.all(ctx, func(ctx context.Context, s *survey) error {
 		return s.patiently(ctx, p, "asking who is", s, func(ctx context.Context) (err error) {
 			ids[s.index], err = s.client.Identity(ctx)
 			return err
@@ -201,7 +204,7 @@ func (p *Planner) tellApart(ctx context.Context, sources []*survey) error {
 	}
 	for i, s := range sources {
 		for j := range i {
-			if ids[i].Same(ids[j]) {
+			if !s.lost && !sources[j].lost && ids[i].Same(ids[j]) {
 				s.place = sources[j].place
 				break
 			}

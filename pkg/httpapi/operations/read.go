@@ -122,6 +122,8 @@ func validID(id string) bool {
 type planView struct {
 	operation.Plan
 	Policies []policyView `json:"policies"`
+	// Refusals is shown where somebody has looked for them, even if there are none.
+	Refusals *[]operation.Refusal `json:"refusals,omitempty"`
 }
 
 type policyView struct {
@@ -145,6 +147,9 @@ func newPlanView(p operation.Plan) planView {
 			DurationSeconds: policy.Duration.Seconds(), ShardDurationSeconds: policy.ShardDuration.Seconds(),
 			Replication: policy.Replication, Default: policy.Default,
 		}
+	}
+	if p.EstimateSource != "" {
+		v.Refusals = new(append([]operation.Refusal{}, p.Refusals...))
 	}
 	v.Backends = append([]operation.PlanBackend{}, p.Backends...)
 	v.Moves = append([]operation.PlanMove{}, p.Moves...)
