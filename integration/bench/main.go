@@ -37,6 +37,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	points := fs.Int("points", 50_000, "points of each of them")
 	large := fs.Int("large", 5_000_000, "points of the one large measurement; 0 leaves it out")
 	many := fs.Int("many", 100_000, "measurements to plan; 0 leaves it out")
+	tasks := fs.Int("tasks", 10_000, "empty tasks of the engine's overhead")
 	rounds := fs.Int("rounds", 3, "how often each move is measured; the median counts")
 	profiles := fs.String("profiles", "", "keep CPU profiles of the api under the loads of the data plane in `DIR`")
 	only := fs.String("only", "", "the `PARTS` to measure, separated by commas: "+strings.Join(parts(), ", ")+" (default: all)")
@@ -83,6 +84,8 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 			if *many > 0 {
 				err = b.planning(*many)
 			}
+		case partOverhead:
+			err = b.overhead(*tasks)
 		case partWrite:
 			err = b.write()
 		case partLines:
@@ -111,6 +114,7 @@ const (
 	partResync    = "resync"
 	partClear     = "clear"
 	partPlanning  = "planning"
+	partOverhead  = "overhead"
 	// Those of the data plane.
 	partWrite     = "write"
 	partLines     = "lines"
@@ -124,6 +128,7 @@ const (
 func parts() []string {
 	return []string{
 		partRebalance, partLarge, partRecovery, partResync, partClear, partPlanning,
+		partOverhead,
 		partWrite, partLines, partConflicts, partQuery, partDown, partIdle,
 	}
 }
