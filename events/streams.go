@@ -47,6 +47,7 @@ const (
 	BucketIdempotency = "ringmaster_idempotency_v1"
 	BucketTopology    = "ringmaster_topology_v1"
 	BucketLeases      = "ringmaster_leases_v1"
+	BucketClaims      = "ringmaster_claims_v1"
 )
 
 // ObjectStorePlans holds plans and reports.
@@ -147,8 +148,13 @@ type BucketSpec struct {
 	// latest values only if there is nothing else.
 	History uint8
 	// TTL removes a key that long after its last write; 0 keeps it.
-	TTL    time.Duration
-	Reason string
+	TTL time.Duration
+	// AtomicPublish allows batches that are stored whole or not at all.
+	AtomicPublish bool
+	// Unsynced answers for a write before it is on disk, where there is one replica;
+	// with several each write is in their log first.
+	Unsynced bool
+	Reason   string
 }
 
 // ObjectStoreSpec is what an object store must be.
@@ -211,9 +217,10 @@ func Streams() []StreamSpec {
 			DiscardNew:            true,
 			DiscardNewPerSubject:  true,
 			DuplicateWindow:       2 * time.Minute,
+			AtomicPublish:         true,
 			Reason: "Nudges to workers, removed when acknowledged. The per-subject guard makes publishing a task " +
 				"again (after a crash, by the sweeper) harmless whenever it happens, independent of the duplicate window. " +
-				"No age limit: an operation may be paused for weeks.",
+				"No age limit: an operation may be paused for weeks. Batches, because each message by itself waits for the disk.",
 		},
 		{
 			Name:            StreamEvents,
@@ -222,6 +229,7 @@ func Streams() []StreamSpec {
 			MaxAge:          14 * day,
 			MaxBytes:        2 << 30,
 			DuplicateWindow: 2 * time.Minute,
+			AtomicPublish:   true,
 			Reason: "History for views, resumable by sequence. Bounded by age and size, dropping the oldest: " +
 				"views start from snapshots, and a reader that comes back too late is told of the gap.",
 		},
@@ -314,7 +322,7 @@ func Buckets() []BucketSpec {
 			Reason: "Operation records, the truth, changed by compare-and-set only. One revision: what an operation went through is in EVENTS and AUDIT.",
 		},
 		{
-			Name: BucketTasks, History: 1,
+			Name: BucketTasks, History: 1, AtomicPublish: true,
 			Reason: "Task records `<operation>.<task>`: attempt, holder, checkpoint. The compare-and-set chain on this record is the fence.",
 		},
 		{
@@ -327,7 +335,12 @@ func Buckets() []BucketSpec {
 		},
 		{
 			Name: BucketLeases, History: 1, TTL: LeaseTTL,
-			Reason: "Who is alive. The bucket's TTL, never a TTL per key: a key created with one and updated without never expires. In files, so that a restart does not free everything at once.",
+			Reason: "Who is alive, but for tasks. The bucket's TTL, never a TTL per key: a key created with one and updated without never expires. In files, so that a restart does not free everything at once.",
+		},
+		{
+			Name: BucketClaims, History: 1, TTL: LeaseTTL, Unsynced: true,
+			Reason: "Which worker is alive that carries a task out; the TTL is that of the leases. Unsynced, because there are several writes a task and " +
+				"nothing rests on them: the task record is what makes a task somebody's. A holder whose claim a crash has lost takes it again.",
 		},
 	}
 }

@@ -154,9 +154,10 @@ func TestSpecs(t *testing.T) {
 	}
 	for _, b := range specs.Buckets {
 		check(b.Name, b.Reason)
+		require.Equal(t, b.Name == events.BucketClaims, b.Unsynced, "what is decided by is synced")
 		require.EqualValues(t, 1, b.History, "%s could not be listed in one pass", b.Name)
 		switch b.Name {
-		case events.BucketLeases:
+		case events.BucketLeases, events.BucketClaims:
 			require.Equal(t, events.LeaseTTL, b.TTL)
 		default:
 			require.Zero(t, b.TTL, "a record must not vanish")

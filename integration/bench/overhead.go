@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"strconv"
 	"time"
 
@@ -41,7 +41,7 @@ func (b *bench) overhead(tasks int) error {
 		if err != nil {
 			return err
 		}
-		took, err := b.emptyTasks(tasks)
+		took, err := b.profiled(partOverhead, func() (time.Duration, error) { return b.emptyTasks(tasks) })
 		if err != nil {
 			return err
 		}
@@ -57,6 +57,24 @@ func (b *bench) overhead(tasks int) error {
 	return nil
 }
 
+// profiled keeps a CPU profile of this process while f runs, if profiles are kept.
+func (b *bench) profiled(name string, f func() (time.Duration, error)) (took time.Duration, err error) {
+	if b.profiles == "" {
+		return f()
+	}
+	b.made++
+	file, err := os.Create(filepath.Join(b.profiles, fmt.Sprintf("%s-%d.pprof", name, b.made)))
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return 0, err
+	}
+	defer pprof.StopCPUProfile()
+	return f()
+}
+
 const (
 	syncBytes = 512
 	syncFor   = 1500 * time.Millisecond
@@ -65,7 +83,7 @@ const (
 // syncRate is how often a second this disk makes a small write durable, one after
 // the other, as JetStream does for every message.
 func (b *bench) syncRate() (rate float64, err error) {
-	file, err := os.Create(filepath.Join(b.dir, "synced")) //nolint:gosec // of the bench's own directory
+	file, err := os.Create(filepath.Join(b.dir, "synced"))
 	if err != nil {
 		return 0, err
 	}
@@ -87,7 +105,7 @@ func (b *bench) syncRate() (rate float64, err error) {
 func (b *bench) emptyTasks(tasks int) (took time.Duration, err error) {
 	b.made++
 	dir := filepath.Join(b.dir, "engine-"+strconv.Itoa(b.made))
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	log := slog.New(slog.DiscardHandler)
 	server, err := bus.StartServer(b.ctx, bus.ServerOptions{Dir: dir, Logger: log})
 	if err != nil {
 		return 0, err
@@ -168,7 +186,7 @@ func (e *engine) carryOut(ctx context.Context, tasks int) (time.Duration, error)
 		wait(ctx, 10*time.Millisecond)
 	}
 	if err == nil && op.State != operation.Succeeded {
-		err = fmt.Errorf("the operation ended %s: %v", op.State, op.Error)
+		err = fmt.Errorf("the operation ended %s; of its tasks %+v", op.State, op.Progress.Tasks)
 	}
 	if err == nil && op.Progress.Tasks.Done != tasks {
 		err = fmt.Errorf("%d tasks were done, not %d", op.Progress.Tasks.Done, tasks)
@@ -258,12 +276,17 @@ func (emptyPlan) Prepare(context.Context, *operation.Operation, *operation.Plan,
 	return nil
 }
 
+// Changed implements controller.Planner.
+func (emptyPlan) Changed(context.Context, *operation.Operation, planner.Layout, *operation.Plan, planner.Job) (string, error) {
+	return "", nil
+}
+
 // emptyHands carries tasks out that have nothing to do.
 type emptyHands struct{}
 
 // Run implements worker.Handler.
-func (emptyHands) Run(ctx context.Context, job mover.Job) error {
-	return job.Checkpoint(ctx, func(t *operation.Task) {
+func (emptyHands) Run(_ context.Context, job mover.Job) error {
+	return job.Finish(func(t *operation.Task) {
 		t.Checkpoint = operation.Checkpoint{{State: operation.SliceCopied}}
 		if t.Phase == operation.PhaseVerify {
 			t.Verdict = &operation.Verdict{Slices: operation.SliceTotals{Total: 1, Equal: 1, ByCount: 1}}

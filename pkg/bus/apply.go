@@ -82,17 +82,23 @@ func (b *Bus) Apply(ctx context.Context, replicas int, options ...ApplyOption) e
 		configs = append(configs, streamConfig(s, replicas))
 	}
 	for _, s := range specs.Buckets {
-		if s.Name == events.BucketLeases {
+		switch s.Name {
+		case events.BucketLeases:
 			var err error
 			if s.TTL, err = b.leaseTTL(ctx, a); err != nil {
 				return err
 			}
 			a.leaseTTL = s.TTL
+		case events.BucketClaims: // which comes after the leases
+			s.TTL = a.leaseTTL
 		}
 		configs = append(configs, bucketConfig(s, replicas))
 	}
 	for _, s := range specs.Objects {
 		configs = append(configs, objectStoreConfig(s, replicas))
+	}
+	if err := b.renewUnsynced(ctx, specs.Buckets, replicas); err != nil {
+		return err
 	}
 	found := make([]*jetstream.StreamConfig, len(configs))
 	for i, wanted := range configs {
@@ -140,6 +146,38 @@ func (b *Bus) leaseTTL(ctx context.Context, a applying) (time.Duration, error) {
 	return a.leaseTTL, nil
 }
 
+// renewUnsynced removes a bucket that nothing rests on if it is to have more replicas
+// than it has: the server does not let an unsynced stream have several, and does not
+// change the one for the other.
+func (b *Bus) renewUnsynced(ctx context.Context, buckets []events.BucketSpec, replicas int) error {
+	for _, s := range buckets {
+		if !s.Unsynced || replicas == 1 {
+			continue
+		}
+		name := bucketStream(s.Name)
+		found, err := b.lookUp(ctx, name)
+		if err != nil {
+			return err
+		}
+		if found == nil || found.PersistMode != jetstream.AsyncPersistMode {
+			continue
+		}
+		limited, cancel := b.bounded(ctx)
+		err = b.repeat(limited, func(ctx context.Context) error {
+			err := b.js.DeleteStream(ctx, name)
+			if errors.Is(err, jetstream.ErrStreamNotFound) {
+				return nil
+			}
+			return err
+		})
+		cancel()
+		if err != nil {
+			return fmt.Errorf("making stream %s anew: %w", name, err)
+		}
+	}
+	return nil
+}
+
 func streamConfig(s events.StreamSpec, replicas int) jetstream.StreamConfig {
 	c := jetstream.StreamConfig{
 		Name:                 s.Name,
@@ -174,24 +212,28 @@ func streamConfig(s events.StreamSpec, replicas int) jetstream.StreamConfig {
 // their tools can read it.
 func bucketConfig(s events.BucketSpec, replicas int) jetstream.StreamConfig {
 	c := jetstream.StreamConfig{
-		Name:              bucketStream(s.Name),
-		Description:       s.Reason,
-		Subjects:          []string{bucketSubject(s.Name, ">")},
-		Retention:         jetstream.LimitsPolicy,
-		MaxMsgs:           -1,
-		MaxBytes:          -1,
-		MaxMsgsPerSubject: int64(s.History),
-		MaxMsgSize:        -1,
-		MaxConsumers:      -1,
-		MaxAge:            s.TTL,
-		Discard:           jetstream.DiscardNew,
-		Storage:           jetstream.FileStorage,
-		Replicas:          replicas,
-		Duplicates:        duplicates(0, s.TTL),
-		AllowRollup:       true,
-		DenyDelete:        true,
-		AllowDirect:       true, // for lists; single keys are read from the leader
-		AllowMsgTTL:       true,
+		Name:               bucketStream(s.Name),
+		Description:        s.Reason,
+		Subjects:           []string{bucketSubject(s.Name, ">")},
+		Retention:          jetstream.LimitsPolicy,
+		MaxMsgs:            -1,
+		MaxBytes:           -1,
+		MaxMsgsPerSubject:  int64(s.History),
+		MaxMsgSize:         -1,
+		MaxConsumers:       -1,
+		MaxAge:             s.TTL,
+		Discard:            jetstream.DiscardNew,
+		Storage:            jetstream.FileStorage,
+		Replicas:           replicas,
+		Duplicates:         duplicates(0, s.TTL),
+		AllowAtomicPublish: s.AtomicPublish,
+		AllowRollup:        true,
+		DenyDelete:         true,
+		AllowDirect:        true, // for lists; single keys are read from the leader
+		AllowMsgTTL:        true,
+	}
+	if s.Unsynced && replicas == 1 {
+		c.PersistMode = jetstream.AsyncPersistMode
 	}
 	if s.TTL > 0 {
 		c.SubjectDeleteMarkerTTL = markerTTL // so that watchers see an expiry
@@ -243,6 +285,10 @@ func (b *Bus) existing(ctx context.Context, wanted jetstream.StreamConfig) (*jet
 	found, err := b.lookUp(ctx, wanted.Name)
 	if err != nil || found == nil {
 		return nil, err
+	}
+	if found.Replicas > 1 {
+		// Replicas are not taken away, so it stays synced, too.
+		wanted.PersistMode = jetstream.DefaultPersistMode
 	}
 	return found, compatible(*found, wanted)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	mathrand "math/rand/v2"
 	"strconv"
 	"strings"
@@ -42,6 +43,8 @@ type Message struct {
 	// ID, when not empty, makes the stream refuse the same message within its
 	// duplicate window.
 	ID string
+
+	header nats.Header
 }
 
 // PublishBatch stores all messages in the stream or none, in their order, and
@@ -95,6 +98,7 @@ func (b *Bus) tryBatch(ctx context.Context, stream string, messages []Message) (
 	id := rand.Text()
 	for i, m := range messages {
 		header := nats.Header{}
+		maps.Copy(header, m.header)
 		header.Set("Nats-Batch-Id", id)
 		header.Set("Nats-Batch-Sequence", strconv.Itoa(i+1))
 		header.Set(jetstream.ExpectedStreamHeader, stream)

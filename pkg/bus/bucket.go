@@ -109,7 +109,7 @@ func (k *Bucket) Delete(ctx context.Context, key string, revision uint64) error 
 	m := &nats.Msg{Header: nats.Header{}}
 	m.Header.Set(headerOperation, "PURGE")
 	m.Header.Set(headerRollup, "sub")
-	if k.name == events.BucketLeases {
+	if k.name == events.BucketLeases || k.name == events.BucketClaims {
 		// Elsewhere the marker stays: once one has run out, a server that is killed
 		// before it has written that down answers with what the marker had removed.
 		// A lease that comes back runs out by itself.

@@ -72,9 +72,12 @@ func TestDeployedCluster(t *testing.T) {
 		lease, err := leases.Acquire(ctx, "task", []byte("worker"))
 		require.NoError(t, err)
 		require.NoError(t, lease.Renew(ctx))
+		claim, err := leases.Claims().Acquire(ctx, "task", []byte("worker"))
+		require.NoError(t, err)
 		for _, err := range leases.Bucket().List(ctx, "") {
 			require.NoError(t, err)
 		}
+		require.NoError(t, claim.Release(ctx))
 		tasks := worker.Bucket(events.BucketTasks)
 		revision, err := tasks.Create(ctx, "op.1", []byte("1"))
 		require.NoError(t, err)

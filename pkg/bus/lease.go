@@ -15,6 +15,8 @@ var (
 	ErrHeld = errors.New("lease is held")
 	// ErrLeaseLost says that a lease ran out or was taken over.
 	ErrLeaseLost = errors.New("lease is lost")
+	// ErrRetaken says that a claim is held, but was away meanwhile; see Leases.Claims.
+	ErrRetaken = errors.New("claim was taken again")
 )
 
 // HeldError says who holds a lease; it matches ErrHeld.
@@ -35,6 +37,7 @@ func (e *HeldError) Is(target error) bool { return target == ErrHeld }
 type Leases struct {
 	bucket *Bucket
 	ttl    time.Duration
+	claims *Leases // nil for the claims themselves
 }
 
 // Lease is a lease that was acquired. It is safe for use by several goroutines.
@@ -55,7 +58,7 @@ type Lease struct {
 func (b *Bus) Leases(ctx context.Context) (*Leases, error) {
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
-	l := &Leases{bucket: b.Bucket(events.BucketLeases)}
+	l := &Leases{bucket: b.Bucket(events.BucketLeases), claims: &Leases{bucket: b.Bucket(events.BucketClaims)}}
 	err := b.ask(ctx, func(ctx context.Context) error {
 		s, err := b.js.Stream(ctx, l.bucket.stream)
 		if err == nil {
@@ -69,7 +72,19 @@ func (b *Bus) Leases(ctx context.Context) (*Leases, error) {
 	if l.ttl <= 0 {
 		return nil, fmt.Errorf("opening leases: bucket %s has no TTL", l.bucket.name)
 	}
+	l.claims.ttl = l.ttl
 	return l, nil
+}
+
+// Claims returns the leases of tasks, which have the same TTL. They are not synced: a
+// server that has crashed may have forgotten them. A holder who renews one then, and
+// by his own clock has held it all along, takes it again, unless anybody else has had
+// it: Renew returns ErrRetaken, and the record has to say whose the task is.
+func (l *Leases) Claims() *Leases {
+	if l.claims == nil {
+		return l
+	}
+	return l.claims
 }
 
 // TTL is how long a lease lives after its last renewal. Renew every quarter of it: three quarters are
@@ -156,11 +171,34 @@ func (l *Lease) renew(ctx context.Context) error {
 		l.set(revision, asked.Add(l.leases.ttl))
 		return nil
 	case errors.Is(err, ErrConflict):
+		if l.leases.claims == nil && l.Held() {
+			return l.retake(ctx)
+		}
 		l.set(0, time.Time{})
 		return fmt.Errorf("renewing lease %s: %w", l.key, ErrLeaseLost)
 	default:
 		return fmt.Errorf("renewing lease: %w", err)
 	}
+}
+
+// retake takes a claim again of which the server knows nothing. That another has had it
+// and given it back leaves a marker.
+func (l *Lease) retake(ctx context.Context) error {
+	bucket := l.leases.bucket
+	_, err := bucket.bus.last(ctx, bucket.stream, bucketSubject(bucket.name, l.key))
+	asked := time.Now()
+	if errors.Is(err, ErrNotFound) {
+		var revision uint64
+		if revision, err = bucket.Create(ctx, l.key, l.value); err == nil {
+			l.set(revision, asked.Add(l.leases.ttl))
+			return fmt.Errorf("renewing lease %s: %w", l.key, ErrRetaken)
+		}
+	}
+	if err == nil || errors.Is(err, ErrExists) {
+		l.set(0, time.Time{})
+		return fmt.Errorf("renewing lease %s: %w", l.key, ErrLeaseLost)
+	}
+	return fmt.Errorf("renewing lease: %w", err)
 }
 
 // Release gives the lease up, so that another need not wait for it to run out.

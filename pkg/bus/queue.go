@@ -170,6 +170,15 @@ func (n *Nudge) Ack(ctx context.Context) error {
 	return nil
 }
 
+// Done is Ack that is sent and not confirmed. When it is lost, the nudge comes again,
+// and the record is found to have ended.
+func (n *Nudge) Done() error {
+	if err := n.message.Ack(); err != nil {
+		return fmt.Errorf("acknowledging nudge %s: %w", n.Subject, classify(err))
+	}
+	return nil
+}
+
 // Later gives the nudge back, to come again after delay.
 func (n *Nudge) Later(delay time.Duration) error {
 	if err := n.message.NakWithDelay(max(delay, time.Millisecond)); err != nil {

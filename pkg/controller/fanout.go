@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"ringmaster/pkg/bus"
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/operation"
@@ -123,36 +121,38 @@ func errTaskLost(id string) error {
 // large operation they are many megabytes, and a watch tells of most changes.
 const readShare = 20
 
+// lookShare bounds, in the same way, the part of the time that is spent on going over
+// all tasks when some have changed; lookPause is the least there is between two looks.
+const (
+	lookShare = 10
+	lookPause = 10 * time.Millisecond
+)
+
 // watchOver publishes tasks, tells of progress, and ends when all have ended.
 func (t *turn) watchOver(ctx context.Context, phase operation.Phase, changes <-chan bus.Entry) error {
 	poll := time.NewTicker(t.options.Poll)
 	defer poll.Stop()
-	var nextRead time.Time
-	sweep, look := true, true
+	later := time.NewTimer(0)
+	defer later.Stop()
+	var nextRead, nextLook time.Time
+	sweep, changed := true, true
 	for {
 		if now := t.options.Now(); sweep && !now.Before(nextRead) {
 			if err := t.readWhole(ctx); err != nil {
 				return err
 			}
-			look = true
+			changed = true
 			nextRead = t.options.Now().Add(readShare * t.options.Now().Sub(now))
 		}
-		if look && t.allEnded() {
-			return t.conclude(ctx, phase)
-		}
-		if sweep || look && t.heldBack {
-			if err := t.check(ctx); err != nil {
+		if now := t.options.Now(); sweep || changed && !now.Before(nextLook) {
+			if done, err := t.look(ctx, phase, sweep, changed); done || err != nil {
 				return err
 			}
-			if err := t.publish(ctx); err != nil {
-				return err
-			}
-			if err := t.watchStall(ctx); err != nil {
-				return err
-			}
+			sweep, changed = false, false
+			nextLook = t.options.Now().Add(max(lookPause, lookShare*t.options.Now().Sub(now)))
+			later.Reset(nextLook.Sub(t.options.Now()))
 		}
 		t.tellProgress(ctx)
-		sweep, look = false, false
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -161,11 +161,30 @@ func (t *turn) watchOver(ctx context.Context, phase operation.Phase, changes <-c
 				changes = nil
 				continue
 			}
-			look = applyChange(t.tasks, e)
+			changed = applyChange(t.tasks, e) || changed
+		case <-later.C:
 		case <-poll.C:
 			sweep = true
 		}
 	}
+}
+
+// look ends the phase if all tasks have ended, and else publishes what is to be done
+// next. done is true when the phase has ended.
+func (t *turn) look(ctx context.Context, phase operation.Phase, sweep, changed bool) (done bool, err error) {
+	if changed && t.allEnded() {
+		return true, t.conclude(ctx, phase)
+	}
+	if !sweep && !t.heldBack {
+		return false, nil
+	}
+	if err := t.check(ctx); err != nil {
+		return false, err
+	}
+	if err := t.publish(ctx); err != nil {
+		return false, err
+	}
+	return false, t.watchStall(ctx)
 }
 
 // readWhole reads all tasks and makes sure that none is missing of those that the
@@ -326,9 +345,6 @@ func sortByID(tasks []*operation.Task) {
 	slices.SortFunc(tasks, func(a, b *operation.Task) int { return strings.Compare(a.ID, b.ID) })
 }
 
-// createAtOnce is how many records are written at once: each waits for a disk.
-const createAtOnce = 16
-
 // createTasks makes the task records of the phase that are not there yet.
 func (t *turn) createTasks(ctx context.Context, phase operation.Phase) error {
 	wanted, err := t.wantedTasks(ctx, phase)
@@ -336,17 +352,15 @@ func (t *turn) createTasks(ctx context.Context, phase operation.Phase) error {
 		return err
 	}
 	t.wanted = make(map[string]*operation.Task, len(wanted))
-	creating, ctx := errgroup.WithContext(ctx)
-	creating.SetLimit(createAtOnce)
+	var missing []*operation.Task
 	for i := range wanted {
 		task := &wanted[i]
 		t.wanted[task.ID] = task
-		if _, ok := t.tasks[task.ID]; ok {
-			continue
+		if _, ok := t.tasks[task.ID]; !ok {
+			missing = append(missing, task)
 		}
-		creating.Go(func() error { return t.ledger.CreateTask(ctx, *task) })
 	}
-	return creating.Wait()
+	return t.ledger.CreateTasks(ctx, missing)
 }
 
 func (t *turn) wantedTasks(ctx context.Context, phase operation.Phase) ([]operation.Task, error) {

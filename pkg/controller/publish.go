@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"ringmaster/pkg/bus"
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/operation"
 )
@@ -46,6 +47,7 @@ func (t *turn) publish(ctx context.Context) error {
 		return err
 	}
 	now := t.options.Now()
+	var nudges []bus.Message
 	for _, task := range current {
 		if task.State.Ended() || alive[task.ID] {
 			continue
@@ -63,10 +65,11 @@ func (t *turn) publish(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := t.queue.Publish(ctx, nudge); err != nil {
-			return fmt.Errorf("publishing task %s: %w", task.ID, err)
-		}
+		nudges = append(nudges, nudge)
 		t.published[task.ID] = now
+	}
+	if err := t.queue.PublishMany(ctx, nudges); err != nil {
+		return fmt.Errorf("publishing tasks: %w", err) // this turn ends, and with it what it thinks it has published
 	}
 	switch {
 	case running > 0 || waiting == 0:
@@ -96,7 +99,7 @@ func (t *turn) workers() (int, error) {
 func (t *turn) liveTasks(ctx context.Context) (map[string]bool, error) {
 	alive := map[string]bool{}
 	op := t.record.Value.ID
-	for e, err := range t.leases.Bucket().List(ctx, ledger.TaskLeases(op)) {
+	for e, err := range t.leases.Claims().Bucket().List(ctx, ledger.TaskLeases(op)) {
 		if err != nil {
 			return nil, fmt.Errorf("listing claims: %w", err)
 		}

@@ -22,7 +22,8 @@ const (
 // OperationLease is the key of the lease of whoever drives an operation.
 func OperationLease(id string) string { return operationLeases + events.EscapeToken(id) }
 
-// TaskLease is the key of the lease of whoever carries a task out.
+// TaskLease is the key of the claim of whoever carries a task out; see
+// bus.Leases.Claims.
 func TaskLease(op, task string) string { return TaskLeases(op) + "." + events.EscapeToken(task) }
 
 // TaskLeases is the prefix of the leases of an operation's tasks.
@@ -40,6 +41,9 @@ func TaskOfLease(op, key string) (task string, ok bool) {
 
 // WorkerLease is the key of the lease that says that a worker is there.
 func WorkerLease(id string) string { return workerLeases + events.EscapeToken(id) }
+
+// WorkerLeases is the prefix of the leases of workers.
+func WorkerLeases() string { return strings.TrimSuffix(workerLeases, ".") }
 
 // WorkerOfLease is the inverse of WorkerLease; ok is false for any other key.
 func WorkerOfLease(key string) (id string, ok bool) {

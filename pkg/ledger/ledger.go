@@ -62,6 +62,8 @@ type Ledger struct {
 	letters     *bus.Log
 	notes       *bus.Log
 	options     Options
+	// later has the events of tasks.
+	later *outbox
 
 	chunks chunkCache
 }
@@ -81,7 +83,7 @@ func New(ctx context.Context, b *bus.Bus, o Options) (*Ledger, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Ledger{
+	l := &Ledger{
 		operations:  b.Bucket(events.BucketOperations),
 		tasks:       b.Bucket(events.BucketTasks),
 		idempotency: b.Bucket(events.BucketIdempotency),
@@ -94,7 +96,9 @@ func New(ctx context.Context, b *bus.Bus, o Options) (*Ledger, error) {
 		notes:       b.Log(events.StreamNotes),
 		options:     o,
 		chunks:      chunkCache{mu: sync.Mutex{}},
-	}, nil
+	}
+	l.later = newOutbox(l.storeEvents)
+	return l, nil
 }
 
 // newID returns a UUIDv7, or a random UUID should the clock fail it.
@@ -109,13 +113,48 @@ func newID() string {
 const emitTimeout = 5 * time.Second
 
 // Emit publishes an event. An event is history: that one is lost is logged, not
-// an error, since whoever needs the truth reads the record.
+// an error, since whoever needs the truth reads the record. The events of tasks go
+// together, a moment later; see Flush.
 func (l *Ledger) Emit(ctx context.Context, id string, p events.Payload) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), emitTimeout)
 	defer cancel()
-	if err := l.append(ctx, l.events, id, p); err != nil {
+	if err := l.emit(ctx, id, p); err != nil {
 		l.options.Logger.WarnContext(ctx, "event lost", "type", p.EventType(), "about", p.About(), "error", err)
 	}
+}
+
+func (l *Ledger) emit(ctx context.Context, id string, p events.Payload) error {
+	switch p.(type) {
+	case events.TaskChange, events.TaskProgress:
+	default:
+		if err := l.later.flush(ctx); err != nil { // it is to come after those
+			return err
+		}
+		return l.append(ctx, l.events, id, p)
+	}
+	if id == "" {
+		id = l.options.NewID()
+	}
+	raw, err := l.envelope(id, p)
+	if err != nil {
+		return err
+	}
+	return l.later.add(ctx, bus.Message{Subject: events.Address(p), ID: id, Data: raw})
+}
+
+// storeEvents stores events that have gathered.
+func (l *Ledger) storeEvents(messages []bus.Message) {
+	ctx, cancel := context.WithTimeout(context.Background(), emitTimeout)
+	defer cancel()
+	if err := l.events.AppendMany(ctx, messages); err != nil {
+		l.options.Logger.WarnContext(ctx, "events of tasks lost", "events", len(messages), "error", err)
+	}
+}
+
+// Flush waits until the events of tasks that were published before have been stored,
+// or ctx ends.
+func (l *Ledger) Flush(ctx context.Context) {
+	_ = l.later.flush(ctx) // what is left is stored after it, or lost
 }
 
 func (l *Ledger) append(ctx context.Context, log *bus.Log, id string, p events.Payload) error {

@@ -399,6 +399,7 @@ func testTaskEvents(t *testing.T, e env) {
 		v, err = e.here.UpdateTask(t.Context(), v, next)
 		require.NoError(t, err)
 	}
+	e.here.Flush(t.Context())
 	var states []operation.TaskState
 	for _, p := range e.events(t, op, events.NounTask) {
 		states = append(states, p.(events.TaskChange).State)

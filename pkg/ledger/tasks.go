@@ -161,6 +161,34 @@ func (l *Ledger) CreateTask(ctx context.Context, t operation.Task) error {
 	return nil
 }
 
+// CreateTasks stores new tasks, many at a time; those that are there already stay as
+// they are.
+func (l *Ledger) CreateTasks(ctx context.Context, tasks []*operation.Task) error {
+	for part := range slices.Chunk(tasks, createAtOnce) {
+		pairs := make([]bus.Pair, len(part))
+		for i, t := range part {
+			raw, err := json.Marshal(t)
+			if err != nil {
+				return fmt.Errorf("storing task %s: %w", t.ID, err)
+			}
+			pairs[i] = bus.Pair{Key: taskKey(t.OperationID, t.ID), Value: raw}
+		}
+		revisions, err := l.tasks.CreateMany(ctx, pairs)
+		if err != nil {
+			return fmt.Errorf("storing tasks: %w", err)
+		}
+		for i, revision := range revisions {
+			if revision > 0 {
+				l.announceTask(ctx, Versioned[operation.Task]{Value: *part[i], Revision: revision})
+			}
+		}
+	}
+	return nil
+}
+
+// createAtOnce bounds how many tasks are kept encoded.
+const createAtOnce = 1000
+
 // UpdateTask stores a changed task over the revision it was read at. This
 // compare-and-set is the fence: a worker that has lost its claim gets
 // ErrConflict. A change of state or attempt is told by an event.
@@ -211,7 +239,7 @@ func (l *Ledger) WatchTasks(ctx context.Context, op string) (<-chan bus.Entry, e
 	return l.tasks.Watch(ctx, events.EscapeToken(op))
 }
 
-// Nudge returns the message that tells workers of a task.
+// Nudge returns the message that tells workers of a task; see bus.Queue.
 func (l *Ledger) Nudge(t *operation.Task) (bus.Message, error) {
 	run := events.TaskRun{OperationID: t.OperationID, TaskID: t.ID, Kind: t.Kind, Phase: t.Phase}
 	raw, err := l.envelope(l.options.NewID(), run)

@@ -161,7 +161,7 @@ func (t *transfer) checkpoint(ctx context.Context, group []int, problems ...oper
 	read, written := t.read.take(), t.sent.take()
 	// The record keeps what it is given, while this task goes on.
 	evidence := slices.Clone(t.evidence)
-	return t.job.Checkpoint(ctx, func(task *operation.Task) {
+	return t.store(ctx, evidence, func(task *operation.Task) {
 		task.Checkpoint = evidence
 		for _, p := range problems {
 			task.AddProblem(p)
@@ -171,6 +171,14 @@ func (t *transfer) checkpoint(ctx context.Context, group []int, problems ...oper
 		task.Bytes.Read += read
 		task.Bytes.Written += written
 	})
+}
+
+// store stores a checkpoint, the last one with the end of the task.
+func (t *transfer) store(ctx context.Context, reached operation.Checkpoint, change func(*operation.Task)) error {
+	if slices.ContainsFunc(reached, func(e operation.Evidence) bool { return !e.State.Finished() }) {
+		return t.job.Checkpoint(ctx, change)
+	}
+	return t.job.Finish(change)
 }
 
 // tryGroup copies a group's slices, and leaves their evidence in t.evidence

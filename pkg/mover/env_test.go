@@ -82,6 +82,10 @@ func (j *job) Checkpoint(_ context.Context, change func(*operation.Task)) error 
 	return nil
 }
 
+func (j *job) Finish(change func(*operation.Task)) error {
+	return j.Checkpoint(context.Background(), change)
+}
+
 func (j *job) HandOver(_ context.Context, parts [][]operation.Slice) ([]string, error) {
 	parent := j.Task()
 	var ids []string

@@ -39,8 +39,7 @@ type Job interface {
 	Of(ctx context.Context, id string) (operation.Task, error)
 	// SlicesOf returns the slices of another task.
 	SlicesOf(ctx context.Context, t *operation.Task) ([]operation.Slice, error)
-	// Checkpoint changes the record and stores it.
-	Checkpoint(ctx context.Context, change func(*operation.Task)) error
+	Recorder
 	// HandOver stores new tasks that take the given slices over. It returns
 	// their ids, which the caller then names in its checkpoint.
 	HandOver(ctx context.Context, bundles [][]operation.Slice) ([]string, error)
@@ -50,6 +49,15 @@ type Job interface {
 	Wait(w *operation.Wait)
 	// Guard fails when the claim may have run out, by the clock of this process.
 	Guard() error
+}
+
+// Recorder keeps what a task has reached.
+type Recorder interface {
+	// Checkpoint changes the record and stores it.
+	Checkpoint(ctx context.Context, change func(*operation.Task)) error
+	// Finish is the last checkpoint of a task, which is stored together with its
+	// end: one write less for each task. Task shows it at once.
+	Finish(change func(*operation.Task)) error
 }
 
 // Config tells a Mover how patient and how wide it is. Zero values mean the

@@ -67,7 +67,7 @@ func (t *transfer) verify(ctx context.Context) error {
 // settle stores a judgement, joined with those before it.
 func (t *transfer) settle(ctx context.Context, judged operation.Checkpoint, found *judgement) error {
 	read := t.read.take()
-	return t.job.Checkpoint(ctx, func(task *operation.Task) {
+	return t.store(ctx, judged, func(task *operation.Task) {
 		verdict := operation.Verdict{}
 		if task.Verdict != nil {
 			verdict.Extend(task.Verdict)

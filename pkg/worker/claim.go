@@ -38,6 +38,9 @@ type claim struct {
 	lost     error
 	sequence uint64
 	told     time.Time
+	// last is the task with its last checkpoint, which is stored with the end; nil
+	// while there is none.
+	last *operation.Task
 }
 
 // op is the operation as last read. It must not be changed.
@@ -69,6 +72,9 @@ func (c *claim) storeLocked(ctx context.Context, change func(*operation.Task)) e
 			return c.lost
 		}
 		t := c.record.Value
+		if c.last != nil {
+			t = *c.last
+		}
 		t.Waits = nil
 		if c.wait != nil {
 			t.Waits = []operation.Wait{*c.wait}
@@ -76,7 +82,7 @@ func (c *claim) storeLocked(ctx context.Context, change func(*operation.Task)) e
 		change(&t)
 		record, err := c.worker.ledger.UpdateTask(ctx, c.record, t)
 		if err == nil {
-			c.record = record
+			c.record, c.last = record, nil
 			return nil
 		}
 		if !errors.Is(err, ledger.ErrConflict) {
@@ -128,8 +134,12 @@ func (c *claim) Operation() *operation.Operation { return c.known.Load() }
 
 // Task implements mover.Job.
 func (c *claim) Task() operation.Task {
-	task, _ := c.standing()
-	return task
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.last != nil {
+		return *c.last
+	}
+	return c.record.Value
 }
 
 // Slices implements mover.Job.
@@ -190,6 +200,27 @@ func (c *claim) checkpoint(ctx context.Context, change func(*operation.Task)) (*
 	c.sequence++
 	progress := events.TaskProgressed(c.record.Value, c.sequence)
 	return &progress, nil
+}
+
+// Finish implements mover.Job.
+func (c *claim) Finish(change func(*operation.Task)) error {
+	c.Alive()
+	if err := c.held(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lost != nil {
+		return c.lost
+	}
+	t := c.record.Value
+	if c.last != nil {
+		t = *c.last
+	}
+	change(&t)
+	t.Setbacks = 0
+	c.last = &t
+	return nil
 }
 
 // HandOver implements mover.Job. The ids carry the attempt: what an attempt

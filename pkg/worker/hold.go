@@ -36,7 +36,7 @@ func (w *Worker) claim(ctx context.Context, op operation.Operation, task ledger.
 	// Cut off in the middle, it would leave a lease or a claim that nobody has.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.options.Drain)
 	defer cancel()
-	lease, err := w.leases.Acquire(ctx, ledger.TaskLease(op.ID, task.Value.ID), value)
+	lease, err := w.leases.Claims().Acquire(ctx, ledger.TaskLease(op.ID, task.Value.ID), value)
 	if errors.Is(err, bus.ErrHeld) {
 		return nil, nudge.Later(w.leases.TTL() / 2)
 	}
@@ -66,7 +66,7 @@ func (w *Worker) claim(ctx context.Context, op operation.Operation, task ledger.
 	case err != nil:
 		return nil, errors.Join(err, lease.Release(ctx), nudge.Later(pause))
 	case t.State.Ended():
-		return nil, errors.Join(lease.Release(ctx), nudge.Ack(ctx))
+		return nil, errors.Join(lease.Release(ctx), nudge.Done())
 	}
 	c := &claim{worker: w, id: t.ID, nudge: nudge, lease: lease, record: record}
 	c.known.Store(&op)
@@ -168,7 +168,11 @@ func (c *claim) beat(ctx, calls context.Context, cancel context.CancelCauseFunc)
 
 // keep renews everything that says that this worker has the task.
 func (c *claim) keep(ctx context.Context) error {
-	if err := c.lease.Renew(ctx); err != nil {
+	err := c.lease.Renew(ctx)
+	if errors.Is(err, bus.ErrRetaken) {
+		err = c.confirm(ctx)
+	}
+	if err != nil {
 		return err
 	}
 	if err := c.nudge.Working(); err != nil {
@@ -178,6 +182,17 @@ func (c *claim) keep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.worker.leases.TTL()/3)
 	defer cancel()
 	return c.storeWait(ctx, false)
+}
+
+// confirm asks the record whether the task is this worker's still, whose claim was
+// away for a while. That it can't be read is no answer: then others may have it.
+func (c *claim) confirm(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.reread(ctx); err != nil {
+		return fmt.Errorf("%w: %w", bus.ErrLeaseLost, err)
+	}
+	return nil
 }
 
 // end stores how the handler ended. A claim that is lost leaves everything to
@@ -227,7 +242,9 @@ func (c *claim) end(ctx context.Context, err error) error {
 		return errors.Join(store, release, c.nudge.Later(pause))
 	}
 	switch task, _ := c.standing(); {
-	case task.State.Ended(), errors.Is(err, errOver), errors.Is(err, mover.ErrHeld):
+	case task.State.Ended():
+		return errors.Join(release, c.nudge.Done())
+	case errors.Is(err, errOver), errors.Is(err, mover.ErrHeld):
 		return errors.Join(release, c.nudge.Ack(ctx))
 	case errors.Is(err, ErrStop):
 		return errors.Join(release, c.nudge.Later(0))

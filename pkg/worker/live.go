@@ -80,7 +80,7 @@ type holding struct {
 func Live(ctx context.Context, leases *bus.Leases) ([]Status, error) {
 	all := []Status{}
 	held := map[string][]string{}
-	for e, err := range leases.Bucket().List(ctx, "") {
+	for e, err := range leases.Bucket().List(ctx, ledger.WorkerLeases()) {
 		if err != nil {
 			return nil, fmt.Errorf("listing workers: %w", err)
 		}
@@ -91,7 +91,11 @@ func Live(ctx context.Context, leases *bus.Leases) ([]Status, error) {
 			}
 			s.ID = id
 			all = append(all, s)
-			continue
+		}
+	}
+	for e, err := range leases.Claims().Bucket().List(ctx, "") {
+		if err != nil {
+			return nil, fmt.Errorf("listing what workers hold: %w", err)
 		}
 		var h holding
 		if json.Unmarshal(e.Value, &h) == nil && h.TaskID != "" {

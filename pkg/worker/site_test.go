@@ -157,7 +157,7 @@ func (s *site) awaitQueue(n uint64) {
 // leased reports whether the task's lease is held.
 func (s *site) leased(id string) bool {
 	s.t.Helper()
-	_, err := s.leases.Holder(s.t.Context(), ledger.TaskLease(s.op.Value.ID, id))
+	_, err := s.leases.Claims().Holder(s.t.Context(), ledger.TaskLease(s.op.Value.ID, id))
 	if err != nil {
 		require.ErrorIs(s.t, err, bus.ErrNotFound)
 	}

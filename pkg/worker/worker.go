@@ -85,6 +85,9 @@ func (w *Worker) Run(ctx context.Context) error {
 		all.Go(func() { w.slot(ctx) })
 	}
 	all.Wait()
+	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), pause)
+	defer cancel()
+	w.ledger.Flush(flush)
 	return nil
 }
 

@@ -198,7 +198,7 @@ func TestHeartbeatOnlyWithSignsOfLife(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, short)
 	s.task("c1")
-	changes, err := s.leases.Bucket().Watch(t.Context(), ledger.TaskLeases(s.op.Value.ID))
+	changes, err := s.leases.Claims().Bucket().Watch(t.Context(), ledger.TaskLeases(s.op.Value.ID))
 	require.NoError(t, err)
 	silent, cause := make(chan struct{}), make(chan error, 1)
 	s.start("w1", func(ctx context.Context, job mover.Job) error {
@@ -270,7 +270,7 @@ func TestALostLeaseStopsTheHandler(t *testing.T) {
 		return err
 	})
 	await(t, started, "the worker has the task")
-	bucket := s.leases.Bucket()
+	bucket := s.leases.Claims().Bucket()
 	require.Eventually(t, func() bool { // between two renewals
 		e, err := bucket.Get(t.Context(), ledger.TaskLease(s.op.Value.ID, "c1"))
 		return err == nil && bucket.Delete(t.Context(), e.Key, e.Revision) == nil
