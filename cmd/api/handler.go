@@ -27,7 +27,9 @@ func (s *system) newHandler(token string, intake *controller.Intake) (*httpapi.E
 	probes := prober{s.prober}
 	admin := httpapi.NewAdminAuth(token)
 	native, err := operations.New(operations.Deps{
-		Submitter: submit, Controls: controls{&controller.Controls{Ledger: s.engine.Ledger, Now: time.Now}, submit}, Operations: s.projection, Records: records{s.engine.Ledger},
+		Submitter: submit, Controls: controls{&controller.Controls{Ledger: s.engine.Ledger, Now: time.Now}, submit},
+		Leases:     leases{&controller.Leasebook{Ledger: s.engine.Ledger, Leases: s.engine.Leases}},
+		Operations: s.projection, Records: records{s.engine.Ledger},
 		Topology: s.atlas, Serving: s.session, Prober: probes, Flags: s.atlas, Workers: workers{s.engine.Leases},
 		Feed: progress.NewFeed(s.bus.Log(events.StreamEvents)), Results: s.results,
 		Checks: []operations.Check{
@@ -160,6 +162,29 @@ func (w workers) Workers(ctx context.Context) ([]operations.WorkerInfo, error) {
 		}
 	}
 	return out, nil
+}
+
+// leases shows the native API who holds what.
+type leases struct{ book *controller.Leasebook }
+
+func (l leases) Leases(ctx context.Context) ([]operations.Lease, error) {
+	all, err := l.book.List(ctx)
+	out := make([]operations.Lease, len(all))
+	for i, one := range all {
+		out[i] = operations.Lease{
+			Key: one.Key, Holder: one.Holder, OperationID: one.OperationID, TaskID: one.TaskID,
+			RenewedAt: one.RenewedAt.UTC(), ExpiresAt: one.ExpiresAt.UTC(),
+		}
+	}
+	return out, err
+}
+
+func (l leases) Break(ctx context.Context, key string, by operation.Intent) (bool, error) {
+	err := l.book.Break(ctx, key, by)
+	if errors.Is(err, controller.ErrNoLease) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // records reads the ledger for the native API.

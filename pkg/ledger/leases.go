@@ -39,6 +39,25 @@ func TaskOfLease(op, key string) (task string, ok bool) {
 	return events.UnescapeToken(token)
 }
 
+// SubjectOfLease returns the operation, and the task, that a lease's key is about; both
+// are empty for the lease of anything else.
+func SubjectOfLease(key string) (op, task string) {
+	if token, ok := strings.CutPrefix(key, operationLeases); ok {
+		op, _ = events.UnescapeToken(token)
+		return op, ""
+	}
+	tokens, ok := strings.CutPrefix(key, taskLeases)
+	if !ok {
+		return "", ""
+	}
+	first, second, _ := strings.Cut(tokens, ".")
+	if op, ok = events.UnescapeToken(first); !ok {
+		return "", ""
+	}
+	task, _ = events.UnescapeToken(second)
+	return op, task
+}
+
 // WorkerLease is the key of the lease that says that a worker is there.
 func WorkerLease(id string) string { return workerLeases + events.EscapeToken(id) }
 

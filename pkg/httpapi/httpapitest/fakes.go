@@ -253,6 +253,25 @@ func (c Controls) steer(id, verb string, by operation.Intent, from, to operation
 	return operation.Operation{}, operation.ErrNotFound
 }
 
+// Leases implements operations.Leases with one lease of operation 1.
+func (b *Backend) Leases(context.Context) ([]operations.Lease, error) {
+	return []operations.Lease{{Key: "operation." + ID(1), Holder: "api-1", OperationID: ID(1), RenewedAt: Now(), ExpiresAt: Now().Add(10 * time.Second)}}, nil
+}
+
+// Break breaks that lease.
+func (b *Backend) Break(_ context.Context, key string, by operation.Intent) (bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ControlErr != nil {
+		return false, b.ControlErr
+	}
+	if b.intents == nil {
+		b.intents = map[string]operation.Intent{}
+	}
+	b.intents["break"] = by
+	return key == "operation."+ID(1), nil
+}
+
 // WritePrometheus is Write: nothing is read of the body but its bytes.
 func (b *Backend) WritePrometheus(ctx context.Context, r ingest.Request) error {
 	return b.Write(ctx, r)

@@ -111,6 +111,7 @@ type Check struct {
 type Deps struct {
 	Submitter  Submitter
 	Controls   Controls
+	Leases     Leases
 	Operations Operations
 	Records    Records
 	Topology   Topology
@@ -200,6 +201,8 @@ func (rm *room) register(r gin.IRouter) {
 	v1.GET("/topology", httpapi.NoQuery, rm.topology)
 	v1.GET("/where", rm.where)
 	v1.GET("/workers", httpapi.NoQuery, rm.workers)
+	v1.GET("/leases", httpapi.NoQuery, rm.leases)
+	v1.POST("/leases/:key/break", httpapi.NoQuery, rm.breakLease)
 	v1.GET("/feed", rm.feed)
 	v1.GET("/events/results", httpapi.NoQuery, rm.results)
 	v1.GET("/events/results/:counter", httpapi.NoQuery, rm.results)

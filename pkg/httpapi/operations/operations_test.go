@@ -40,7 +40,7 @@ func serve(t *testing.T, b *httpapitest.Backend, change ...func(*operations.Deps
 func newEngine(t *testing.T, b *httpapitest.Backend, change ...func(*operations.Deps)) *httpapi.Engine {
 	t.Helper()
 	d := operations.Deps{
-		Submitter: b, Controls: httpapitest.Controls{Backend: b}, Operations: httpapitest.Operations{Backend: b}, Records: httpapitest.Records{Backend: b},
+		Submitter: b, Controls: httpapitest.Controls{Backend: b}, Leases: b, Operations: httpapitest.Operations{Backend: b}, Records: httpapitest.Records{Backend: b},
 		Topology: b, Serving: b, Prober: b, Flags: b, Workers: b, Feed: b, Results: b,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
@@ -375,6 +375,22 @@ func TestVerbs(t *testing.T) {
 	w = c.Do("POST", path+"/pause", "")
 	require.Equal(t, http.StatusServiceUnavailable, w.Status)
 	require.NotContains(t, w.Body, "10.0.0.7")
+}
+
+func TestLeases(t *testing.T) {
+	b := httpapitest.NewBackend()
+	c := serve(t, b)
+	w := c.Get("/v1/leases")
+	require.Equal(t, http.StatusOK, w.Status)
+	require.Contains(t, w.Body, `"expires_at"`)
+	path := "/v1/leases/operation." + httpapitest.ID(1) + "/break"
+	require.Equal(t, http.StatusNoContent, c.Do("POST", path, `{"reason":"its host is on fire"}`).Status)
+	require.Equal(t, "its host is on fire", b.Intents()["break"].Reason)
+	w = c.Do("POST", "/v1/leases/operation."+httpapitest.ID(2)+"/break", "")
+	require.Equal(t, http.StatusNotFound, w.Status)
+	require.Equal(t, "no_such_lease", problem(t, w).Code)
+	b.ControlErr = &operation.InvalidError{Field: "key", Problem: "is not the lease of an operation or a task"}
+	require.Equal(t, http.StatusBadRequest, c.Do("POST", path, "").Status)
 }
 
 func TestWhatALaterReleaseCarriesOut(t *testing.T) {
