@@ -3,6 +3,7 @@ package events
 // The last tokens of EventSubject: what an operation's events are about.
 const (
 	NounOperation    = "operation"
+	NounRemoval      = "removal"
 	NounProgress     = "progress"
 	NounTask         = "task"
 	NounTaskProgress = "task-progress"
@@ -29,6 +30,8 @@ func Address(p Payload) string {
 		return TaskSubject(string(p.Kind), p.OperationID, p.TaskID)
 	case OperationChange:
 		return EventSubject(p.Operation.ID, NounOperation)
+	case OperationRemove:
+		return EventSubject(p.OperationID, NounRemoval)
 	case OperationProgress:
 		return EventSubject(p.OperationID, NounProgress)
 	case TaskChange:

@@ -39,6 +39,11 @@ var ErrMalformed = errors.New("malformed message")
 // of a type that this release does not know.
 var ErrUnknownType = errors.New("unknown message type")
 
+// ErrUnknownField is wrapped, beside ErrMalformed, by the error of Decode about a
+// command that a later release has more to say in: this one must not carry it out, but
+// another may.
+var ErrUnknownField = errors.New("a field that this release does not know")
+
 // Envelope is a message as it lies in a stream: the attributes of CloudEvents
 // 1.0, with the payload as data.
 type Envelope struct {
@@ -158,6 +163,11 @@ func decodeAs[T Payload](data []byte, strict bool) (Payload, error) {
 		dec.DisallowUnknownFields()
 	}
 	if err := dec.Decode(&p); err != nil {
+		if strict {
+			if _, lenient := decodeAs[T](data, false); lenient == nil {
+				err = fmt.Errorf("%w: %w", ErrUnknownField, err)
+			}
+		}
 		return nil, err
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {

@@ -32,6 +32,7 @@ func Messages() []Message {
 		command[TaskRun](),
 		event[OperationChange](),
 		event[OperationProgress](),
+		event[OperationRemove](),
 		event[TaskChange](),
 		event[TaskProgress](),
 		event[AuditRecord](),

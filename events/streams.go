@@ -90,6 +90,8 @@ const (
 	AllDeadLetters = prefixDeadLetter + ">"
 	// AllHints matches the hints of every backend.
 	AllHints = prefixHint + ">"
+	// AllNotes matches the notes of every operation.
+	AllNotes = prefixNote + ">"
 	// AllClosedHints matches the subjects of hints that are being removed.
 	AllClosedHints = prefixHintClosed + ">"
 )
@@ -466,6 +468,20 @@ func NoteSubject(operation string, round int) string {
 
 // NoteSubjects matches the notes of all rounds of an operation.
 func NoteSubjects(operation string) string { return prefixNote + EscapeToken(operation) + ".>" }
+
+// ParseNoteSubject returns the operation that a subject of notes belongs to; ok is
+// false for any other subject.
+func ParseNoteSubject(subject string) (operation string, ok bool) {
+	rest, ok := strings.CutPrefix(subject, prefixNote)
+	if !ok {
+		return "", false
+	}
+	token, _, ok := strings.Cut(rest, ".")
+	if !ok {
+		return "", false
+	}
+	return UnescapeToken(token)
+}
 
 // ProbeSubject is where the process of this name writes its health probe.
 func ProbeSubject(name string) string {

@@ -48,6 +48,8 @@ type options struct {
 	queryTime      time.Duration
 	queryRows      int64
 	queryBytes     int64
+	historyAge     time.Duration
+	historyBytes   int64
 	logLevel       slog.Level
 
 	config *topology.Config
@@ -75,6 +77,8 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 	fs.DurationVar(&o.patience, "patience", 0, "how long a backend that refuses is tried again before its tasks fail, as a `DURATION` (default 2m; five times as long for one that does not answer)")
 	fs.DurationVar(&o.backendTimeout, "backend-timeout", 0, "how long a backend may be silent in the middle of a request, as a `DURATION` (default 30s)")
 	o.dataPlane(fs)
+	fs.DurationVar(&o.historyAge, "history-age", 0, "for how long operations are kept after their end, as a `DURATION` (default: the file's history.days, else 2160h, which is 90 days)")
+	fs.Int64Var(&o.historyBytes, "history-bytes", 0, "how many `BYTES` operations with their tasks, plans and reports may take before those that ended first are removed (default: the file's history.bytes, else 3 GiB)")
 	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "`LEVEL` of the log: debug, info, warn or error")
 	fs.BoolVar(&check, "check", false, "validate the configuration, print what it means, and exit")
 	fs.BoolVar(&version, "version", false, "print the version and exit")
@@ -87,7 +91,8 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 		return nil, program.ErrDone
 	}
 	bounds := append(program.BackendBounds(), program.Bound{Flag: "lease", Least: time.Second, Most: time.Hour},
-		program.Bound{Flag: "hint-age", Least: time.Minute}, program.Bound{Flag: "query-time", Least: time.Millisecond})
+		program.Bound{Flag: "hint-age", Least: time.Minute}, program.Bound{Flag: "query-time", Least: time.Millisecond},
+		program.Bound{Flag: "history-age", Least: time.Minute})
 	usage := &program.UsageError{Mistakes: append(mistakes, program.DurationMistakes(fs, bounds...)...)}
 	wrong := func(format string, a ...any) { usage.Mistakes = append(usage.Mistakes, fmt.Sprintf(format, a...)) }
 	o.validateDataPlane(wrong)
@@ -172,6 +177,11 @@ func (o *options) fill(slots string, wrong func(string, ...any)) {
 	or(&o.natsListen, file.NATSListen, "")
 	or(&o.keyFile, file.KeyFile, filepath.Join(o.data, keyFileName))
 	or(&o.prefix, file.Prefix, "")
+	o.historyAge = cmp.Or(o.historyAge, file.History.Age)
+	if o.historyBytes < 0 || o.historyBytes > 0 && o.historyBytes < topology.LeastHistoryBytes {
+		wrong("-history-bytes %d: use at least %d", o.historyBytes, topology.LeastHistoryBytes)
+	}
+	o.historyBytes = cmp.Or(o.historyBytes, file.History.Bytes)
 	o.slots = runtime.NumCPU()
 	if file.Slots != nil {
 		o.slots = *file.Slots

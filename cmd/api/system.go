@@ -41,6 +41,8 @@ type system struct {
 	clients    *health.Clients
 	// configuration is applied at start and whenever SIGHUP asks for it.
 	configuration *controller.Configuration
+	// retention keeps the history of operations within its bounds.
+	retention *controller.Retention
 	// draining is closed when the process is about to stop.
 	draining chan struct{}
 }
@@ -96,6 +98,10 @@ func newSystem(ctx context.Context, o *options, logger *slog.Logger) (_ *system,
 	if s.data, err = s.newDataPlane(keys); err != nil {
 		return nil, err
 	}
+	s.retention = &controller.Retention{
+		Ledger: s.engine.Ledger, Leases: s.engine.Leases, ID: s.engine.ID,
+		MaxAge: o.historyAge, MaxBytes: o.historyBytes, Logger: logger, Now: time.Now,
+	}
 	token, err := adminToken(o.data)
 	if err != nil {
 		return nil, err
@@ -146,6 +152,7 @@ func (s *system) serve(ctx context.Context, ready func(address string)) error {
 	services.Go(func() error { return s.projection.Run(ctx) })
 	services.Go(func() error { return s.prober.Run(ctx) })
 	services.Go(func() error { return s.census.Run(ctx) })
+	services.Go(func() error { return s.retention.Run(ctx) })
 	control := controller.New(s.engine.Ledger, s.engine.Queue, s.engine.Leases, s.engine.Planner, controller.Options{
 		ID: s.engine.ID, Accord: s.session, Settler: s.engine.Mover, Logger: s.logger,
 	})

@@ -103,8 +103,14 @@ func (k *Bucket) Update(ctx context.Context, key string, value []byte, revision 
 // Delete removes a key that has this revision. It returns ErrConflict when the
 // key has another revision, and ErrNotFound when it is gone already.
 func (k *Bucket) Delete(ctx context.Context, key string, revision uint64) error {
+	_, err := k.mark(ctx, key, revision)
+	return err
+}
+
+// mark stores the marker of a deleted key and returns the marker's own revision.
+func (k *Bucket) mark(ctx context.Context, key string, revision uint64) (uint64, error) {
 	if revision == 0 {
-		return fmt.Errorf("deleting %s/%s: %w: no revision given", k.name, key, ErrConflict)
+		return 0, fmt.Errorf("deleting %s/%s: %w: no revision given", k.name, key, ErrConflict)
 	}
 	m := &nats.Msg{Header: nats.Header{}}
 	m.Header.Set(headerOperation, "PURGE")
@@ -115,16 +121,16 @@ func (k *Bucket) Delete(ctx context.Context, key string, revision uint64) error 
 		// A lease that comes back runs out by itself.
 		m.Header.Set(jetstream.MsgTTLHeader, markerTTL.String())
 	}
-	_, err := k.write(ctx, key, m, revision)
+	marker, err := k.write(ctx, key, m, revision)
 	if errors.Is(err, ErrConflict) {
 		if _, getErr := k.Get(ctx, key); errors.Is(getErr, ErrNotFound) {
 			err = ErrNotFound
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("deleting %s/%s: %w", k.name, key, err)
+		return 0, fmt.Errorf("deleting %s/%s: %w", k.name, key, err)
 	}
-	return nil
+	return marker, nil
 }
 
 // write stores m under key if the key's last message has sequence expected (0:

@@ -155,10 +155,14 @@ func (o *Objects) publish(ctx context.Context, m *nats.Msg) error {
 	ctx, cancel := o.bus.bounded(ctx)
 	defer cancel()
 	m.Header.Set(jetstream.ExpectedStreamHeader, o.stream)
-	return o.bus.repeat(ctx, func(ctx context.Context) error {
+	err := o.bus.repeat(ctx, func(ctx context.Context) error {
 		_, err := o.bus.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
 		return err
 	})
+	if apiCode(err) == codeStoreFailed && isFull(err) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return err
 }
 
 // purge removes the chunks of one put.

@@ -38,9 +38,20 @@ func (b *Bus) deleteMessage(ctx context.Context, stream string, sequence uint64)
 
 // purge removes all messages on a subject.
 func (b *Bus) purge(ctx context.Context, stream, subject string) error {
-	request, err := json.Marshal(struct {
+	return b.purgeThrough(ctx, stream, subject, 0)
+}
+
+// purgeThrough removes the messages on a subject up to and with a sequence; 0 means
+// all.
+func (b *Bus) purgeThrough(ctx context.Context, stream, subject string, sequence uint64) error {
+	what := struct {
 		Filter string `json:"filter"`
-	}{subject})
+		Before uint64 `json:"seq,omitempty"`
+	}{Filter: subject}
+	if sequence > 0 {
+		what.Before = sequence + 1
+	}
+	request, err := json.Marshal(what)
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,8 @@ var errAgain = errors.New("the same request is being submitted by another proces
 // caller that goes away in the middle stops nothing: what is begun is ended.
 //
 // Refusals are *operation.InvalidError, *operation.NotImplementedError,
-// *operation.ScopeHeldError, *operation.FlaggedError and operation.ErrKeyReused.
+// *operation.ScopeHeldError, *operation.FlaggedError, *operation.StoreFullError and
+// operation.ErrKeyReused.
 func (s *Intake) Submit(ctx context.Context, r operation.Request) (accepted operation.Operation, created bool, err error) {
 	op, err := s.prepare(r)
 	if err != nil {
@@ -88,6 +89,7 @@ func (s *Intake) submitOnce(ctx context.Context, r operation.Request, op operati
 	// Passwords are part of the digest, so it is no more shown than they are.
 	bound := []byte("ringmaster.idempotency " + r.IdempotencyKey)
 	own := ledger.Claim{OperationID: op.ID}
+	op.IdempotencyKey = ledger.KeyHash(r.IdempotencyKey)
 	if own.Digest, err = s.Sealer.Seal(digest, bound); err != nil {
 		return operation.Operation{}, false, fmt.Errorf("sealing the request's digest: %w", err)
 	}
@@ -122,6 +124,10 @@ func (s *Intake) again(ctx context.Context, r operation.Request, op operation.Op
 	absent := errors.Is(err, operation.ErrNotFound)
 	if err != nil && !absent {
 		return operation.Operation{}, false, err
+	}
+	if absent && (errors.Is(err, ledger.ErrRemoved) || s.Now().Sub(held.StoredAt) > ledger.ClaimPatience) {
+		// The key has outlived its operation, and stands for nothing any more.
+		return operation.Operation{}, false, errors.Join(errAgain, s.Ledger.ReleaseKey(ctx, r.IdempotencyKey, *held))
 	}
 	if !absent {
 		if known.Value.State != operation.Queued {
@@ -228,6 +234,9 @@ func (s *Intake) take(ctx context.Context, r operation.Request, record ledger.Ve
 // by taking it.
 func (s *Intake) refused(ctx context.Context, op *operation.Operation) error {
 	if err := flagged(ctx, s.Ledger, op.Scope); err != nil {
+		return err
+	}
+	if err := s.Ledger.Room(ctx); err != nil {
 		return err
 	}
 	return s.Ledger.Holder(ctx, op.Scope)

@@ -63,6 +63,7 @@ func ProblemOf(err error, now time.Time) (Problem, bool) {
 		held    *operation.ScopeHeldError
 		flagged *operation.FlaggedError
 		missing *operation.NotImplementedError
+		full    *operation.StoreFullError
 		state   *operation.StateError
 		dated   *operation.OutdatedError
 		tooBig  *http.MaxBytesError
@@ -81,6 +82,8 @@ func ProblemOf(err error, now time.Time) (Problem, bool) {
 		return Problem{Status: http.StatusConflict, Code: "state_conflict", Detail: state.Error(), Hint: state.Remedy, OperationID: state.ID}, true
 	case errors.As(err, &dated):
 		return Problem{Status: http.StatusConflict, Code: dated.Code, Detail: dated.Error(), Hint: "start the operation again", OperationID: dated.ID}, true
+	case errors.As(err, &full):
+		return Problem{Status: http.StatusInsufficientStorage, Code: "store_full", Detail: full.Error(), Hint: full.Hint()}, true
 	case errors.As(err, &missing):
 		return Problem{Status: http.StatusNotImplemented, Code: "not_implemented", Detail: missing.Error()}, true
 	case errors.Is(err, operation.ErrKeyReused):

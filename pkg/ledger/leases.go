@@ -19,6 +19,14 @@ const (
 	replayLeases    = "replay."
 )
 
+// The keys of the leases of the two services of which one process at a time runs
+// each: the one that removes old operations, and the one that repairs what does not
+// fit together.
+const (
+	RetentionLease = "history"
+	SweeperLease   = "sweeper"
+)
+
 // OperationLease is the key of the lease of whoever drives an operation.
 func OperationLease(id string) string { return operationLeases + events.EscapeToken(id) }
 

@@ -427,6 +427,7 @@ func testClaimKeyOneWinner(t *testing.T, e env) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
+		c.StoredAt = time.Time{}
 		answers[c]++
 	})
 	require.Equal(t, int64(1), won.Load())
@@ -444,8 +445,9 @@ func testReleaseKey(t *testing.T, e env) {
 	held, mine, err := e.there.ClaimKey(t.Context(), key, second)
 	require.NoError(t, err)
 	require.False(t, mine, "another's release does nothing")
-	require.Equal(t, first, held)
-	require.NoError(t, e.here.ReleaseKey(t.Context(), key, first))
+	require.Equal(t, [2]string{first.OperationID, first.Digest}, [2]string{held.OperationID, held.Digest})
+	require.WithinDuration(t, time.Now(), held.StoredAt, time.Minute)
+	require.NoError(t, e.here.ReleaseKey(t.Context(), key, held))
 	_, mine, err = e.there.ClaimKey(t.Context(), key, second)
 	require.NoError(t, err)
 	require.True(t, mine)

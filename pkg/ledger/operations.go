@@ -12,7 +12,8 @@ import (
 	"ringmaster/pkg/operation"
 )
 
-// Operation reads one operation, or operation.ErrNotFound; see ErrUnreadable.
+// Operation reads one operation, or operation.ErrNotFound, also for one that has been
+// removed; see ErrRemoved and ErrUnreadable.
 func (l *Ledger) Operation(ctx context.Context, id string) (Versioned[operation.Operation], error) {
 	e, err := l.operations.Get(ctx, events.EscapeToken(id))
 	if errors.Is(err, bus.ErrNotFound) {
@@ -21,7 +22,11 @@ func (l *Ledger) Operation(ctx context.Context, id string) (Versioned[operation.
 	if err != nil {
 		return Versioned[operation.Operation]{}, fmt.Errorf("reading operation %s: %w", id, err)
 	}
-	return decode[operation.Operation](e)
+	v, err := decode[stored](e)
+	if err == nil && v.Value.Removed != nil {
+		err = fmt.Errorf("%w: %w", operation.ErrNotFound, ErrRemoved)
+	}
+	return Versioned[operation.Operation]{Value: v.Value.Operation, Revision: v.Revision}, err
 }
 
 // Operations calls each for every operation, in no particular order. A record
@@ -31,12 +36,15 @@ func (l *Ledger) Operations(ctx context.Context, each func(operation.Operation, 
 		if err != nil {
 			return fmt.Errorf("listing operations: %w", err)
 		}
-		v, err := decode[operation.Operation](e)
+		v, err := decode[stored](e)
 		if err != nil {
 			l.options.Logger.ErrorContext(ctx, "operation left out of a list", "error", err)
 			continue
 		}
-		if err := each(v.Value, v.Revision); err != nil {
+		if v.Value.Removed != nil {
+			continue
+		}
+		if err := each(v.Value.Operation, v.Revision); err != nil {
 			return err
 		}
 	}

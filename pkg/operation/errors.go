@@ -112,3 +112,15 @@ func (e *FlaggedError) Hint() string {
 	}
 	return fmt.Sprintf("POST /migrate/state?circle_id=%d&migrating=false takes that back", e.Circle)
 }
+
+// StoreFullError refuses an operation whose plan would find no room.
+type StoreFullError struct{ Bytes, MaxBytes uint64 }
+
+func (e *StoreFullError) Error() string {
+	return fmt.Sprintf("plans and reports take %d of the %d bytes there are for them; nothing was started", e.Bytes, e.MaxBytes)
+}
+
+// Hint says what can be done about it.
+func (e *StoreFullError) Hint() string {
+	return "operations that have ended give way within a minute or two; if that does not help, those that have not ended fill it: cancel some"
+}

@@ -81,7 +81,7 @@ func (p *Projection) take(ctx context.Context, record bus.Record) {
 // concerns reports whether events on a subject change what the projection
 // shows; most events are of tasks, and need not be read.
 func concerns(subject string) bool {
-	return strings.HasSuffix(subject, "."+events.NounOperation) || strings.HasSuffix(subject, "."+events.NounProgress)
+	return strings.HasSuffix(subject, "."+events.NounOperation) || strings.HasSuffix(subject, "."+events.NounRemoval) || strings.HasSuffix(subject, "."+events.NounProgress)
 }
 
 // hear notes that the stream or the records have been heard from.
@@ -94,12 +94,20 @@ func (p *Projection) hear() {
 // rescan reads all records, and then what was last told of the progress of those
 // that are open: a record's own is as old as its last change of state.
 func (p *Projection) rescan(ctx context.Context) error {
+	known := p.ids()
 	err := p.records.Operations(ctx, func(op operation.Operation, revision uint64) error {
 		p.Observe(op, revision)
+		delete(known, op.ID)
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("reading the operation records: %w", err)
+	}
+	// What the list does not have any more has been removed, unless it cannot be read.
+	for id := range known {
+		if err := p.refresh(ctx, id); err != nil && !errors.Is(err, ledger.ErrUnreadable) {
+			return err
+		}
 	}
 	p.hear()
 	p.recall(ctx)
@@ -107,6 +115,17 @@ func (p *Projection) rescan(ctx context.Context) error {
 	defer p.mu.Unlock()
 	p.seeded = true
 	return nil
+}
+
+// ids returns the operations that are known.
+func (p *Projection) ids() map[string]bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	ids := make(map[string]bool, len(p.table.ids))
+	for _, id := range p.table.ids {
+		ids[id] = true
+	}
+	return ids
 }
 
 // recall takes in the last progress event of every open operation. One that

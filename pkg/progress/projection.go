@@ -211,6 +211,9 @@ func (p *Projection) apply(payload events.Payload) {
 	switch e := payload.(type) {
 	case events.OperationChange:
 		p.putRecord(e.Operation, e.Revision)
+	case events.OperationRemove:
+		// It had ended, and nobody can begin it again.
+		p.table.forget(e.OperationID)
 	case events.OperationProgress:
 		changed, known := p.table.putProgress(e)
 		if changed {

@@ -242,6 +242,32 @@ func TestRefusedOperationIsForgotten(t *testing.T) {
 	})
 }
 
+// An operation that has been removed from the history is not shown any more: at once
+// where the event is heard, and at the next reading of all records elsewhere.
+func TestRemovedOperationsAreForgotten(t *testing.T) {
+	started(t, Options{}, func(t *testing.T, p *Projection, records *memoryRecords, log *memoryLog) {
+		for i := range 3 {
+			log.tell(t, records.put(op(i+1, operation.Succeeded)))
+		}
+		synctest.Wait()
+		records.remove(id(1))
+		records.remove(id(2))
+		log.tell(t, events.OperationRemove{OperationID: id(1), RemovedAt: time.Now(), Reason: "old"})
+		synctest.Wait()
+		shown := func() (ids []string) {
+			items, _, err := p.List(operation.Filter{}, "", 0)
+			require.NoError(t, err)
+			for i := range items {
+				ids = append(ids, items[i].ID)
+			}
+			return ids
+		}
+		require.Equal(t, []string{id(3), id(2)}, shown(), "the second one's event was lost")
+		pass(DefaultRescan)
+		require.Equal(t, []string{id(3)}, shown())
+	})
+}
+
 func TestTroubleIsToldAndSurvived(t *testing.T) {
 	var written bytes.Buffer
 	logger := slog.New(slog.NewTextHandler(&written, nil))

@@ -64,9 +64,18 @@ type Config struct {
 	Slots      *int
 	Prefix     string
 	Archive    []string
+	// History bounds what is kept of operations that have ended.
+	History History
 
 	// Warnings names what works but is better changed.
 	Warnings []Mistake
+}
+
+// History is for how long, and in how many bytes, operations are kept that have ended;
+// zero values are the defaults.
+type History struct {
+	Age   time.Duration
+	Bytes int64
 }
 
 // TLS narrows what the HTTPS listener speaks; zero values are Go's defaults. The
@@ -83,6 +92,11 @@ const (
 	mostThreads = 10_000
 	mostVNodes  = 65_536
 	mostOnRing  = 4 << 20 // points of all backends of a circle
+	mostDays    = 36_500
+	mostHistory = 1 << 50 // bytes
+
+	// LeastHistoryBytes is the least that can be kept of ended operations.
+	LeastHistoryBytes = 1 << 20
 )
 
 // Parse reads a configuration. The format follows the extension of name: .json,
@@ -183,6 +197,11 @@ func (o *object) config() *Config {
 
 	if n, ok := o.whole("slots", mostThreads); ok {
 		c.Slots = &n
+	}
+
+	if h := o.object("history"); h != nil {
+		c.History = h.history()
+		h.finish()
 	}
 
 	if t := o.object("tls"); t != nil {
@@ -338,6 +357,20 @@ func (o *object) checkURL(address string) {
 	if err := CheckURL(address); err != nil {
 		o.mistake(o.at("url"), err.Error(), urlRemedy)
 	}
+}
+
+// history reads the mapping that bounds what is kept of ended operations.
+func (o *object) history() History {
+	h := History{Age: time.Duration(o.count("days", 0, mostDays)) * 24 * time.Hour}
+
+	n, ok := o.whole("bytes", mostHistory)
+	if ok && n > 0 && n < LeastHistoryBytes {
+		o.mistake(o.at("bytes"), "is too small", fmt.Sprintf("use at least %d, or leave it out for the default", LeastHistoryBytes))
+	}
+
+	h.Bytes = int64(n)
+
+	return h
 }
 
 // tls reads the mapping that narrows the HTTPS listener.

@@ -194,6 +194,7 @@ func roles() map[string]role {
 		"task":                {"The controller of the operation, and its sweep for lost nudges.", "One worker, which then claims the task's record."},
 		"event-operation":     {"Whoever has written the operation's record.", views},
 		"event-progress":      {"The controller of the operation, at most once a second.", views},
+		"event-removal":       {"The `api` that looks after the history.", views},
 		"event-task":          {"Whoever has written the task's record.", views},
 		"event-task-progress": {"The worker that holds the task, at most once a second.", views},
 		"audit":               {"Whoever has carried out what someone asked for.", "The API, for an operation's audit trail."},

@@ -88,6 +88,7 @@ func examples() map[string]events.Payload {
 			Status: 400, Epoch: 7, Circles: []int{0}, WrittenAt: exampleTime, Points: 1,
 			Lines: []byte("air,station=berlin celsius=\"warm\" 1772600767000000000\n"), Piece: 1, Pieces: 1,
 		},
+		events.OperationRemove{OperationID: exampleOperation, RemovedAt: exampleTime, Reason: "it ended more than 2160h0m0s ago"},
 	}
 	byType := map[string]events.Payload{}
 	for _, p := range list {

@@ -91,6 +91,7 @@ func TestAsyncAPIDocument(t *testing.T) {
 		events.TypeTaskRun:               "ringmaster.task.{kind}.{operation_id}.{task_id}",
 		events.TypeOperationChange:       "ringmaster.event.{operation_id}.operation",
 		events.TypeOperationProgress:     "ringmaster.event.{operation_id}.progress",
+		events.TypeOperationRemove:       "ringmaster.event.{operation_id}.removal",
 		events.TypeTaskChange:            "ringmaster.event.{operation_id}.task",
 		events.TypeTaskProgress:          "ringmaster.event.{operation_id}.task-progress",
 		events.TypeAuditRecord:           "ringmaster.audit.{operation_id}",

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
 	"ringmaster/events"
@@ -226,4 +228,22 @@ func FreePorts(t testing.TB, n int) []int {
 		ports[i] = l.Addr().(*net.TCPAddr).Port
 	}
 	return ports
+}
+
+// Bound changes how many bytes a stream may hold, as an operator could.
+func Bound(t testing.TB, s *bus.Server, stream string, maxBytes int64) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, err := nats.Connect(s.URL(), nats.Token(s.Token()))
+	require.NoError(t, err)
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	require.NoError(t, err)
+	found, err := js.Stream(ctx, stream)
+	require.NoError(t, err)
+	config := found.CachedInfo().Config
+	config.MaxBytes = maxBytes
+	_, err = js.UpdateStream(ctx, config)
+	require.NoError(t, err)
 }

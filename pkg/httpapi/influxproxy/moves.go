@@ -155,6 +155,7 @@ func (rm *room) refuseSubmit(c *gin.Context, m operation.Move, t *topology.Topol
 		flagged *operation.FlaggedError
 		invalid *operation.InvalidError
 		later   *operation.NotImplementedError
+		full    *operation.StoreFullError
 	)
 	switch {
 	case errors.As(err, &holder):
@@ -170,6 +171,8 @@ func (rm *room) refuseSubmit(c *gin.Context, m operation.Move, t *topology.Topol
 		refuseWith(c, translate(err))
 	case errors.As(err, &later):
 		fail(c, http.StatusNotImplemented, later.Error())
+	case errors.As(err, &full):
+		fail(c, http.StatusInsufficientStorage, full.Error())
 	case errors.Is(err, operation.ErrKeyReused):
 		fail(c, http.StatusUnprocessableEntity, operation.ErrKeyReused.Error())
 	default:
