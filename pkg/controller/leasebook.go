@@ -36,11 +36,13 @@ type Leasebook struct {
 // List returns all leases that live, by their keys.
 func (b *Leasebook) List(ctx context.Context) ([]LeaseInfo, error) {
 	var all []LeaseInfo
-	for e, err := range b.Leases.Bucket().List(ctx, "") {
-		if err != nil {
-			return nil, fmt.Errorf("listing leases: %w", err)
+	for _, bucket := range []*bus.Bucket{b.Leases.Bucket(), b.Leases.Claims().Bucket()} {
+		for e, err := range bucket.List(ctx, "") {
+			if err != nil {
+				return nil, fmt.Errorf("listing leases: %w", err)
+			}
+			all = append(all, b.describe(&e))
 		}
-		all = append(all, b.describe(&e))
 	}
 	slices.SortFunc(all, func(x, y LeaseInfo) int { return strings.Compare(x.Key, y.Key) })
 	return all, nil
@@ -73,21 +75,25 @@ var ErrNoLease = errors.New("nobody holds such a lease")
 // transitions and replays are not to be broken: others rely on what they promise until
 // they run out, which is soon. The refusal is an *operation.InvalidError.
 func (b *Leasebook) Break(ctx context.Context, key string, by operation.Intent) error {
-	id, _ := ledger.SubjectOfLease(key)
+	id, task := ledger.SubjectOfLease(key)
 	if id == "" {
 		return &operation.InvalidError{
 			Field: "key", Problem: "is not the lease of an operation or a task",
 			Hint: fmt.Sprintf("any other runs out by itself, %s after it was last renewed", b.Leases.TTL()),
 		}
 	}
-	e, err := b.Leases.Bucket().Get(ctx, key)
+	bucket := b.Leases.Bucket()
+	if task != "" {
+		bucket = b.Leases.Claims().Bucket()
+	}
+	e, err := bucket.Get(ctx, key)
 	if errors.Is(err, bus.ErrNotFound) {
 		return ErrNoLease
 	}
 	if err != nil {
 		return err
 	}
-	err = b.Leases.Bucket().Delete(ctx, key, e.Revision)
+	err = bucket.Delete(ctx, key, e.Revision)
 	if err != nil && !errors.Is(err, bus.ErrNotFound) {
 		return fmt.Errorf("breaking lease %s, which its holder has just renewed perhaps: %w", key, err)
 	}
