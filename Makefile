@@ -13,6 +13,7 @@ LINTER := $(CACHE)/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 # Variables for the command line.
 FUZZTIME     ?= 20s
 CRASH        ?= 50
+CHAOS        ?= 10m
 RUN          ?= .
 TEST_TIMEOUT ?= 30m
 TESTFLAGS    ?=
@@ -23,10 +24,10 @@ NESTED    := $(patsubst ./%/go.mod,%,$(shell find . -mindepth 2 -name go.mod -no
 GENERATED := events/asyncapi.yaml events/schemas events/examples
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-race crash fuzz bench lint generate verify clean
+.PHONY: help build demo test test-race test-r3 chaos crash fuzz bench lint generate verify clean
 
 help: ## show this help
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo 'RUN=pattern chooses tests, TESTFLAGS="-v -count=1" says how to run them;'
 	@echo 'FUZZTIME=5m, CRASH=200 and BENCHFLAGS="-large 0" change fuzz, crash and bench.'
@@ -44,6 +45,12 @@ test: ## run all tests
 test-race: ## run all tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 go test -race -timeout $(TEST_TIMEOUT) -run '$(RUN)' $(TESTFLAGS) ./...
 	$(call nested,CGO_ENABLED=0 go test $(TESTFLAGS) ./...)
+
+test-r3: ## run the engine's and the whole's tests on three NATS servers instead of one
+	CGO_ENABLED=0 NATS_NODES=3 go test -timeout $(TEST_TIMEOUT) -run '$(RUN)' $(TESTFLAGS) ./pkg/... ./integration
+
+chaos: ## a long random run with kills, stops and partitions of everything: CHAOS=10m, CHAOS_SEED=n repeats one
+	CGO_ENABLED=0 CHAOS=$(CHAOS) go test -count=1 -timeout 24h -run '^TestChaos$$' -v ./integration/chaos
 
 crash: ## run the crash suite at length: CRASH rounds of each kind of kill -9
 	CGO_ENABLED=0 CRASH=$(CRASH) go test -count=1 -timeout 6h -run '^TestCrash' -v ./integration

@@ -17,6 +17,7 @@ import (
 // smallDisk mounts a disk of its own below the data directory of an installation.
 func (in *installation) smallDisk(size string) {
 	in.t.Helper()
+	in.embedded()
 	if os.Geteuid() != 0 {
 		in.t.Skip("a disk that can be filled has to be mounted, which needs root")
 	}

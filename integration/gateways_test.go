@@ -28,6 +28,7 @@ func (in *installation) peer(circles ...harness.Circle) (*installation, *harness
 // peerWith is peer with further flags.
 func (in *installation) peerWith(flags []string, circles ...harness.Circle) (*installation, *harness.Line) {
 	in.t.Helper()
+	in.embedded()
 	file, err := bus.ReadNATSFile(in.DataDir())
 	require.NoError(in.t, err)
 	u, err := url.Parse(file.URL)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -42,8 +43,19 @@ func install(t testing.TB) *installation {
 	c, err := harness.NewCluster(t.TempDir(), binDir, nil)
 	require.NoError(t, err)
 	in := &installation{Cluster: c, t: t, behind: map[string]string{}}
+	if os.Getenv("NATS_NODES") == "3" {
+		in.NATS = startNATS(t)
+	}
 	t.Cleanup(in.close)
 	return in
+}
+
+// embedded skips a test that is about the embedded NATS when there are three servers.
+func (in *installation) embedded() {
+	in.t.Helper()
+	if in.NATS != nil {
+		in.t.Skip("this is about the embedded NATS")
+	}
 }
 
 // as returns the installation for the use of a subtest.

@@ -44,16 +44,11 @@ func startNATS(t testing.TB) *harness.NATS {
 	return n
 }
 
-// onNATS has the programs of an installation work on these servers.
-func (in *installation) onNATS(n *harness.NATS) *installation {
-	in.NATS = n
-	return in
-}
-
 // another starts one more gateway on the NATS servers of an installation.
 func (in *installation) another(circles ...harness.Circle) *installation {
 	in.t.Helper()
-	p := install(in.t).onNATS(in.NATS)
+	p := install(in.t)
+	p.NATS = in.NATS
 	p.Settings, p.behind = in.Settings, in.behind
 	require.NoError(in.t, p.WriteCircles(circles...))
 	require.NoError(in.t, p.StartAPI(in.context(), "-slots", "0", "-key-file", filepath.Join(in.DataDir(), "key")))
@@ -102,9 +97,12 @@ const mostDelay = 10 * time.Second
 // also being followers. Nothing is lost, and nothing stands still for long.
 func TestAMoveOutlivesEveryNATSServer(t *testing.T) {
 	t.Parallel()
-	n := startNATS(t)
 	b := startBackends(t, 3)
-	in := install(t).onNATS(n)
+	in := install(t)
+	if in.NATS == nil {
+		in.NATS = startNATS(t)
+	}
+	n := in.NATS
 	var work pulse
 	pace := time.NewTicker(400 * time.Millisecond)
 	defer pace.Stop()

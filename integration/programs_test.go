@@ -87,6 +87,7 @@ func TestExitCodesAndMistakes(t *testing.T) {
 func TestSecondProcessOnADataDirectoryIsRefused(t *testing.T) {
 	t.Parallel()
 	in := install(t)
+	in.embedded()
 	require.NoError(t, in.WriteConfigURLs("http://127.0.0.1:1"))
 	in.startAPI()
 	code, _, log := exits(t, "api", "-config", in.ConfigFile(), "-listen", "127.0.0.1:0")
@@ -110,6 +111,7 @@ func TestSecondProcessOnADataDirectoryIsRefused(t *testing.T) {
 func TestStoppedWhileStarting(t *testing.T) {
 	t.Parallel()
 	in := install(t)
+	in.embedded()
 	require.NoError(t, in.WriteConfigURLs("http://127.0.0.1:1"))
 	for _, moment := range []string{"key", "jetstream", "nats.json", "admin-token"} {
 		var log bytes.Buffer
@@ -204,6 +206,7 @@ func TestAPIWithSlotsOfItsOwnDrainsAndGoesOn(t *testing.T) {
 func TestLeaseIsKeptFromTheFirstStart(t *testing.T) {
 	t.Parallel()
 	in := install(t)
+	in.embedded()
 	require.NoError(t, in.WriteConfigURLs("http://127.0.0.1:1"))
 	for _, flags := range [][]string{{"-lease", "7s"}, nil} {
 		require.NoError(t, in.StartAPI(in.context(), flags...))

@@ -85,6 +85,7 @@ func runContract(t *testing.T, e env) {
 		{"queue/fetch ends with its context", testQueueFetchEnds},
 		{"log/append", testLogAppend},
 		{"log/page", testLogPage},
+		{"log/page shows what was written", testLogReadYourWrites},
 		{"log/last", testLogLast},
 		{"log/tail", testLogTail},
 		{"hints", testHints},

@@ -70,12 +70,12 @@ func (l *Log) Bounds(ctx context.Context) (first, next uint64, err error) {
 // any) that match filter, from sequence from on, in order; 0 means from the
 // oldest. It returns fewer when they are large. The next page starts after the
 // last record's sequence. It returns a *GapError beside the records when older
-// ones were asked for than there are. On a replicated stream the last
-// milliseconds may be missing.
+// ones were asked for than there are. Every record that was appended before the call
+// is there, whichever server answers.
 func (l *Log) Page(ctx context.Context, from uint64, filter string, limit int) ([]Record, error) {
 	ctx, cancel := l.bus.bounded(ctx)
 	defer cancel()
-	records, _, err := l.bus.page(ctx, l.stream, filter, from, min(max(limit, 1), MaxPage))
+	records, err := l.bus.wholePage(ctx, l.stream, filter, from, min(max(limit, 1), MaxPage))
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", l.stream, err)
 	}

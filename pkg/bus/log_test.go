@@ -134,3 +134,27 @@ func testLogTail(t *testing.T, e env) {
 	require.Equal(t, old+fresh, next)
 	require.NoError(t, <-appended)
 }
+
+// Whoever reads a log after a record was acknowledged finds it, whichever server
+// answers: notes of what clients have written are read so, and decided by.
+func testLogReadYourWrites(t *testing.T, e env) {
+	operation := unique(t)
+	subject := events.EventSubject(operation, "task")
+	from := uint64(0)
+	for i := range 200 {
+		writer, reader := e.here, e.there
+		if i%2 == 1 {
+			writer, reader = reader, writer
+		}
+		sequence, err := writer.Log(events.StreamEvents).Append(t.Context(), subject, fmt.Sprint(operation, i), text("%d", i))
+		require.NoError(t, err)
+		page, err := reader.Log(events.StreamEvents).Page(t.Context(), from, subject, 10)
+		require.NoError(t, err)
+		require.Len(t, page, 1, "record %d", i)
+		require.Equal(t, sequence, page[0].Sequence)
+		from = sequence + 1
+		page, err = reader.Log(events.StreamEvents).Page(t.Context(), from, subject, 10)
+		require.NoError(t, err)
+		require.Empty(t, page)
+	}
+}

@@ -119,6 +119,31 @@ func (b *Bus) page(ctx context.Context, stream, filter string, from uint64, limi
 	return records, pending, err
 }
 
+// wholePage is page without what a replica has not got yet: the leader says what the
+// newest message is, and a page that ends before it is asked for again.
+func (b *Bus) wholePage(ctx context.Context, stream, filter string, from uint64, limit int) ([]Record, error) {
+	for {
+		newest := Record{}
+		if b.clustered() {
+			var err error
+			if newest, err = b.last(ctx, stream, filter); err != nil && !errors.Is(err, ErrNotFound) {
+				return nil, err
+			}
+		}
+		records, pending, err := b.page(ctx, stream, filter, from, limit)
+		if err != nil {
+			return nil, err
+		}
+		if pending > 0 || len(records) == limit || newest.Sequence < max(from, 1) ||
+			len(records) > 0 && records[len(records)-1].Sequence >= newest.Sequence {
+			return records, nil
+		}
+		if err := pause(ctx, retryPause/10); err != nil {
+			return nil, err
+		}
+	}
+}
+
 func (b *Bus) tryPage(ctx context.Context, stream string, request []byte) (records []Record, pending uint64, err error) {
 	inbox := b.conn.NewInbox()
 	sub, err := b.conn.SubscribeSync(inbox)

@@ -47,7 +47,7 @@ func newEngine(t *testing.T, n int) *engine {
 	for range n {
 		e.backends = append(e.backends, influxtest.Start(t))
 	}
-	e.bus, _ = bustest.Start(t, bus.WithLeaseTTL(2*time.Second))
+	e.bus = bustest.StartSystem(t, bus.WithLeaseTTL(2*time.Second)).Bus
 	keys, err := secrets.OpenOrCreate(t.TempDir() + "/key")
 	require.NoError(t, err)
 	log := slog.New(slog.DiscardHandler)

@@ -44,7 +44,7 @@ const (
 // embedded NATS, an intake, and controllers and workers that tests start and stop.
 type rig struct {
 	t       *testing.T
-	server  *bus.Server
+	system  *bustest.System
 	bus     *bus.Bus
 	ledger  *ledger.Ledger
 	queue   *bus.Queue
@@ -61,8 +61,14 @@ type rig struct {
 
 func newRig(t *testing.T, ttl time.Duration, tasks ...work) *rig {
 	t.Helper()
+	return newRigOn(t, bustest.StartSystem(t, bus.WithLeaseTTL(ttl)), tasks...)
+}
+
+// newRigOn is newRig on a NATS that the test has chosen.
+func newRigOn(t *testing.T, system *bustest.System, tasks ...work) *rig {
+	t.Helper()
 	r := &rig{t: t, planner: &plans{tasks: tasks}, carrier: newCarrier(), log: newRigLog(t)}
-	r.bus, r.server = bustest.Start(t, bus.WithLeaseTTL(ttl))
+	r.system, r.bus = system, system.Bus
 	r.open()
 	return r
 }

@@ -162,8 +162,7 @@ func (r *rig) awaitChanges(id string, changes <-chan struct{}, n int) {
 // back, like a process that is killed.
 func (r *rig) killed(id string, changes <-chan struct{}, moment int) {
 	r.t.Helper()
-	b, err := bus.Connect(r.t.Context(), bus.Options{URL: r.server.URL(), Token: r.server.Token(), Timeout: time.Second})
-	require.NoError(r.t, err)
+	b := r.system.Connect(r.t, time.Second)
 	l, q, leases := parts(r.t, b, r.log)
 	c := r.controlOn(l, q, leases)
 	r.awaitChanges(id, changes, moment)
@@ -229,6 +228,23 @@ func TestNATSComesBack(t *testing.T) {
 	}
 	r.expectMixed(op.ID)
 	require.NoError(t, server.Close(context.Background()))
+}
+
+// Three servers, of which each in turn is restarted while an operation runs.
+func TestThreeServersAreRestartedInTurn(t *testing.T) {
+	t.Parallel()
+	r := newRigOn(t, bustest.StartSystemOfThree(t, bus.WithLeaseTTL(ttl)), mixed()...)
+	changes := r.changes(events.BucketOperations, events.BucketTasks)
+	r.control()
+	r.control()
+	r.work(2)
+	r.work(1)
+	op := r.submit(add)
+	for node := range 3 {
+		r.awaitChanges(op.ID, changes, 4)
+		r.system.RestartNode(t, node)
+	}
+	r.expectMixed(op.ID)
 }
 
 func startNATS(t *testing.T, dir string) *bus.Server {

@@ -14,7 +14,7 @@ import (
 
 // TestOverTheRealBus takes one operation through the real ledger and stream.
 func TestOverTheRealBus(t *testing.T) {
-	b, _ := bustest.Start(t)
+	b := bustest.StartSystem(t).Bus
 	ctx := t.Context()
 	records, err := ledger.New(ctx, b, ledger.Options{Source: "test/1"})
 	require.NoError(t, err)

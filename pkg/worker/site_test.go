@@ -43,7 +43,7 @@ func (h handler) Run(ctx context.Context, job mover.Job) error { return h(ctx, j
 // site is a server with one open operation, whose tasks the test makes.
 type site struct {
 	t      *testing.T
-	server *bus.Server
+	system *bustest.System
 	bus    *bus.Bus
 	ledger *ledger.Ledger
 	queue  *bus.Queue
@@ -54,7 +54,8 @@ type site struct {
 func newSite(t *testing.T, ttl time.Duration) *site {
 	t.Helper()
 	s := &site{t: t}
-	s.bus, s.server = bustest.Start(t, bus.WithLeaseTTL(ttl))
+	s.system = bustest.StartSystem(t, bus.WithLeaseTTL(ttl))
+	s.bus = s.system.Bus
 	s.ledger, s.queue, s.leases = open(t, s.bus)
 	s.adopt(1)
 	s.op = s.operation("01980000-0000-7000-8000-000000000001")

@@ -362,7 +362,7 @@ func TestTheGuardRefusesAfterTheLease(t *testing.T) {
 		}
 	}, func(o *worker.Options) { o.Drain = 100 * time.Millisecond })
 	await(t, started, "the worker has the task")
-	require.NoError(t, s.server.Close(context.Background()))
+	s.system.Stop(t)
 	require.ErrorIs(t, await(t, refused, "the guard refuses"), mover.ErrClaimLost)
 	w.stop()
 }

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +34,82 @@ func Start(t testing.TB, options ...bus.ApplyOption) (*bus.Bus, *bus.Server) {
 	b := Connect(t, bus.Options{Server: s})
 	Apply(t, b, options...)
 	return b, s
+}
+
+// System is a NATS for tests that hold whatever it consists of: an embedded server, or
+// a cluster of three if the environment variable NATS_NODES says 3.
+type System struct {
+	// Bus is a connection whose specs have been applied.
+	Bus *bus.Bus
+
+	server  *bus.Server
+	cluster *Cluster
+}
+
+// StartSystem starts a system.
+func StartSystem(t testing.TB, options ...bus.ApplyOption) *System {
+	t.Helper()
+	switch nodes := os.Getenv("NATS_NODES"); nodes {
+	case "", "1":
+		b, s := Start(t, options...)
+		return &System{Bus: b, server: s}
+	case "3":
+		return StartSystemOfThree(t, options...)
+	default:
+		t.Fatalf("NATS_NODES is %s, must be 1 or 3", nodes)
+		return nil
+	}
+}
+
+// StartSystemOfThree starts a system that is a cluster, whatever the environment says.
+func StartSystemOfThree(t testing.TB, options ...bus.ApplyOption) *System {
+	t.Helper()
+	b, c := StartCluster(t, 3, options...)
+	return &System{Bus: b, cluster: c}
+}
+
+// Connect returns one more connection, in a cluster to another server than the first,
+// whose calls may take so long; 0 means as long as by default.
+func (s *System) Connect(t testing.TB, timeout time.Duration) *bus.Bus {
+	t.Helper()
+	if s.cluster != nil {
+		return Connect(t, s.cluster.Options(1, timeout))
+	}
+	return Connect(t, bus.Options{URL: s.server.URL(), Token: s.server.Token(), Timeout: timeout})
+}
+
+// Restart restarts the server; of a cluster, that to which Bus connects first.
+func (s *System) Restart(t testing.TB) {
+	t.Helper()
+	if s.cluster != nil {
+		s.RestartNode(t, 0)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	require.NoError(t, s.server.Restart(ctx))
+}
+
+// RestartNode restarts one server of a cluster.
+func (s *System) RestartNode(t testing.TB, node int) {
+	t.Helper()
+	require.NotNil(t, s.cluster)
+	s.cluster.StopNode(node)
+	s.cluster.StartNode(node)
+}
+
+// Stop stops every server for good.
+func (s *System) Stop(t testing.TB) {
+	t.Helper()
+	if s.cluster != nil {
+		for i := range s.cluster.nodes {
+			s.cluster.StopNode(i)
+		}
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	require.NoError(t, s.server.Close(ctx))
 }
 
 // StartServer starts an embedded server on dir and stops it with the test.
@@ -220,12 +298,14 @@ func (c *Cluster) StreamLeader(stream string) int {
 // FreePorts returns ports that are free at this moment.
 func FreePorts(t testing.TB, n int) []int {
 	t.Helper()
+	all, err := addresses(n)
+	require.NoError(t, err)
 	ports := make([]int, n)
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for i, a := range all {
+		_, port, err := net.SplitHostPort(a)
 		require.NoError(t, err)
-		defer func() { require.NoError(t, l.Close()) }()
-		ports[i] = l.Addr().(*net.TCPAddr).Port
+		ports[i], err = strconv.Atoi(port)
+		require.NoError(t, err)
 	}
 	return ports
 }

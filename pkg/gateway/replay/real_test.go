@@ -33,7 +33,7 @@ const patience = time.Minute
 type site struct {
 	t        *testing.T
 	bus      *bus.Bus
-	nats     *bus.Server
+	nats     *bustest.System
 	ledger   *ledger.Ledger
 	leases   *bus.Leases
 	keys     *secrets.Keyring
@@ -44,7 +44,8 @@ type site struct {
 func newSite(t *testing.T, servers ...*influxtest.Server) *site {
 	t.Helper()
 	s := &site{t: t, servers: servers}
-	s.bus, s.nats = bustest.Start(t, bus.WithLeaseTTL(2*time.Second))
+	s.nats = bustest.StartSystem(t, bus.WithLeaseTTL(2*time.Second))
+	s.bus = s.nats.Bus
 	var err error
 	s.ledger, err = ledger.New(t.Context(), s.bus, ledger.Options{Source: "test"})
 	require.NoError(t, err)
@@ -189,7 +190,7 @@ func TestReplayToARealServer(t *testing.T) {
 	workers[1].stop()
 	workers = workers[:1]
 	write(2)
-	require.NoError(t, s.nats.Restart(ctx))
+	s.nats.Restart(t)
 	write(2)
 	server.Restart()
 	write(2)

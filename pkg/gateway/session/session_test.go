@@ -43,7 +43,7 @@ type cluster struct {
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{t: t}
-	c.bus, _ = bustest.Start(t, bus.WithLeaseTTL(ttl))
+	c.bus = bustest.StartSystem(t, bus.WithLeaseTTL(ttl)).Bus
 	var err error
 	c.ledger, err = ledger.New(t.Context(), c.bus, ledger.Options{Source: "test"})
 	require.NoError(t, err)
