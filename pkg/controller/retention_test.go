@@ -10,7 +10,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ringmaster/events"
-	"ringmaster/pkg/bus/bustest"
 	"ringmaster/pkg/controller"
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/operation"
@@ -282,5 +281,5 @@ func (r *rig) shrinkPlanStore() {
 	r.t.Helper()
 	usage, err := r.ledger.Usage(context.Background())
 	require.NoError(r.t, err)
-	bustest.Bound(r.t, r.server, "OBJ_"+events.ObjectStorePlans, int64(usage.Documents)+16)
+	r.system.Bound(r.t, "OBJ_"+events.ObjectStorePlans, int64(usage.Documents)+16)
 }

@@ -311,11 +311,17 @@ func FreePorts(t testing.TB, n int) []int {
 }
 
 // Bound changes how many bytes a stream may hold, as an operator could.
-func Bound(t testing.TB, s *bus.Server, stream string, maxBytes int64) {
+func (s *System) Bound(t testing.TB, stream string, maxBytes int64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	conn, err := nats.Connect(s.URL(), nats.Token(s.Token()))
+	var url, token string
+	if s.cluster != nil {
+		url, token = s.cluster.URL(0), s.cluster.Token()
+	} else {
+		url, token = s.server.URL(), s.server.Token()
+	}
+	conn, err := nats.Connect(url, nats.Token(token))
 	require.NoError(t, err)
 	defer conn.Close()
 	js, err := jetstream.New(conn)
