@@ -18,6 +18,8 @@ func Address(p Payload) string {
 		return p.address()
 	case ResyncRequest:
 		return p.address()
+	case VerifyRequest:
+		return p.address()
 	case ClearRequest:
 		return p.address()
 	case ReindexRequest:

@@ -65,6 +65,10 @@ func RequestFor(op operation.Operation) (Payload, error) {
 		r := ClearRequest{Command: head}
 		err = json.Unmarshal(op.Parameters, &r.Parameters)
 		p = r
+	case operation.KindVerify:
+		r := VerifyRequest{Command: head}
+		err = json.Unmarshal(op.Parameters, &r.Parameters)
+		p = r
 	case operation.KindReindex:
 		r := ReindexRequest{Command: head}
 		err = json.Unmarshal(op.Parameters, &r.Parameters)

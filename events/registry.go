@@ -26,6 +26,7 @@ func Messages() []Message {
 		command[RecoveryRequest](),
 		command[ResyncRequest](),
 		command[ClearRequest](),
+		command[VerifyRequest](),
 		command[ReindexRequest](),
 		command[MissingSegmentsDelete](),
 		command[ScopeTake](),

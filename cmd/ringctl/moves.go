@@ -254,7 +254,7 @@ func (c clearMove) parameters(io.Reader) (map[string]any, error) {
 // verifyMove are the flags of verify.
 type verifyMove struct {
 	CircleID        int    `aliases:"circle" help:"Index of the circle in the configuration, from 0." name:"circle-id" placeholder:"N" required:""`
-	AgainstCircleID *int   `aliases:"against" help:"Compare it with this circle; otherwise with itself: what lies where with its owners." name:"against-circle-id" placeholder:"N"`
+	AgainstCircleID *int   `aliases:"against" help:"Compare it with this circle (the lowest other one); the same circle again means what lies in wrong places, with its owners." name:"against-circle-id" placeholder:"N"`
 	Depth           string `default:"" enum:",count,digest" help:"count compares counts, digest every point by value." placeholder:"count|digest"`
 	Repair          bool   `help:"Copy what is missing, from the side that --repair-from names."`
 	RepairFrom      string `default:"" enum:",circle,against" help:"The side that is right." placeholder:"circle|against"`

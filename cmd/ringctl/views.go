@@ -69,7 +69,9 @@ func finished(phase operation.Phase, p *operation.PointCounts) (done, whole int6
 	moved := p.Copied + p.Unchanged + p.Dropped
 	switch phase {
 	case operation.PhaseDone:
-		return moved, moved
+		return max(moved, p.Verified), max(moved, p.Verified)
+	case operation.PhaseCompare:
+		return p.Verified, max(p.Estimated, p.Verified)
 	case operation.PhaseVerify:
 		return p.Verified, max(p.Verified, p.Copied, moved)
 	default:

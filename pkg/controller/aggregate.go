@@ -42,7 +42,8 @@ type aggregate struct {
 // emptyAggregate is the aggregate of a plan none of whose tasks has run.
 func emptyAggregate(plan *operation.Plan) *aggregate {
 	a := &aggregate{plan: plan, parts: make([][]int32, len(plan.Tasks)), phase: plan.Kind.Work()}
-	a.tasks.Total, a.tasks.Waiting = 2*len(plan.Tasks), 2*len(plan.Tasks)
+	a.tasks.Total = a.allTasks(len(plan.Tasks), 0)
+	a.tasks.Waiting = a.tasks.Total
 	a.points.Estimated = plan.Totals.Points
 	a.sources = plannedPoints(plan)
 	return a
@@ -116,13 +117,23 @@ func contains(all []int32, n int32) bool {
 	return false
 }
 
+// allTasks is how many tasks there will be: every copy is verified, so the
+// verification is part of the whole from the beginning. A verification's own tasks
+// are the whole of it, but for those that prove what it has repaired.
+func (a *aggregate) allTasks(work, verifying int) int {
+	if a.plan.Kind == operation.KindVerify {
+		return work + verifying
+	}
+	return 2 * work
+}
+
 // update reads the task records.
 func (a *aggregate) update(tasks taskSet) *aggregate {
 	a.tasks, a.bytes, a.waits = operation.TaskCounts{}, operation.ByteCounts{}, nil
 	a.points = operation.PointCounts{Estimated: a.plan.Totals.Points}
 	a.sources = map[string]operation.PointCounts{}
 	clear(a.finished)
-	copies, planned, latest := 0, 0, 0
+	copies, verifying, planned, latest := 0, 0, 0, 0
 	estimated := int64(0)
 	a.phase = a.plan.Kind.Work()
 	for id := range tasks {
@@ -148,6 +159,7 @@ func (a *aggregate) update(tasks taskSet) *aggregate {
 				}
 			}
 		} else {
+			verifying++
 			step++
 		}
 		if step > latest {
@@ -161,15 +173,7 @@ func (a *aggregate) update(tasks taskSet) *aggregate {
 		if !task.State.Ended() {
 			a.waits = append(a.waits, task.Waits...)
 		}
-		switch task.State {
-		case operation.TaskDone:
-			a.tasks.Done++
-		case operation.TaskFailed:
-			a.tasks.Failed++
-		case operation.TaskRunning:
-			a.tasks.Running++
-		case operation.TaskWaiting:
-		}
+		a.count(task.State)
 	}
 	if planned == len(a.plan.Tasks) {
 		a.points.Estimated = estimated
@@ -184,9 +188,7 @@ func (a *aggregate) update(tasks taskSet) *aggregate {
 	slices.SortFunc(a.waits, func(x, y operation.Wait) int {
 		return cmp.Or(x.Since.Compare(y.Since), strings.Compare(x.TaskID, y.TaskID))
 	})
-	// Every copy is verified, so the verification is part of the whole from the
-	// beginning.
-	a.tasks.Total = 2 * max(copies, len(a.plan.Tasks))
+	a.tasks.Total = a.allTasks(max(copies, len(a.plan.Tasks)), verifying)
 	a.tasks.Waiting = a.tasks.Total - a.tasks.Done - a.tasks.Failed - a.tasks.Running
 	for i := range a.parts {
 		if !proven(copyTaskID(i), 1, tasks) {
@@ -197,6 +199,19 @@ func (a *aggregate) update(tasks taskSet) *aggregate {
 		}
 	}
 	return a
+}
+
+// count counts a task by its state; those that wait are the others.
+func (a *aggregate) count(state operation.TaskState) {
+	switch state {
+	case operation.TaskDone:
+		a.tasks.Done++
+	case operation.TaskFailed:
+		a.tasks.Failed++
+	case operation.TaskRunning:
+		a.tasks.Running++
+	case operation.TaskWaiting:
+	}
 }
 
 // expected is how many points a task has: what it had once it is done, and until
@@ -210,6 +225,9 @@ func expected(task *operation.Task) int64 {
 
 // handled is how many of its points a task is through with.
 func handled(task *operation.Task) int64 {
+	if task.Phase == operation.PhaseCompare {
+		return task.Points.Verified
+	}
 	return task.Points.Copied + task.Points.Unchanged + task.Points.Dropped
 }
 
@@ -217,6 +235,9 @@ func handled(task *operation.Task) int64 {
 // and of those that were copied again is proven.
 func proven(id string, round int, tasks taskSet) bool {
 	copied, ok := tasks[id]
+	if ok && copied.Value.Phase == operation.PhaseCompare {
+		return treeEnded(id, tasks) // it was compared, whatever was found
+	}
 	if !ok || copied.Value.State != operation.TaskDone {
 		return false
 	}
@@ -243,6 +264,7 @@ func (a *aggregate) progress(now time.Time) operation.Progress {
 		from int
 		name string
 	}
+	// open has the databases of each backend, and which of them are not finished.
 	open := map[database]bool{}
 	moved := make([]int, len(a.plan.Backends))
 	for i := range a.measurements {
@@ -250,16 +272,19 @@ func (a *aggregate) progress(now time.Time) operation.Progress {
 		if a.finished[i] == a.pieces[i] {
 			moved[m.from]++
 			p.Measurements.Done++
-		} else {
-			open[database{m.from, m.database}] = true
 		}
+		key := database{m.from, m.database}
+		open[key] = open[key] || a.finished[i] != a.pieces[i]
 	}
 	p.Measurements.Total = a.plan.Totals.Measurements
-	unfinished := make([]int, len(a.plan.Backends))
+	unfinished, databases := make([]int, len(a.plan.Backends)), make([]int, len(a.plan.Backends))
 	openNames := map[string]bool{}
-	for d := range open {
-		unfinished[d.from]++
-		openNames[d.name] = true
+	for d, unfinishedThere := range open {
+		databases[d.from]++
+		if unfinishedThere {
+			unfinished[d.from]++
+			openNames[d.name] = true
+		}
 	}
 	p.Databases.Total = a.plan.Totals.Databases
 	if len(a.measurements) > 0 {
@@ -287,25 +312,35 @@ func (a *aggregate) progress(now time.Time) operation.Progress {
 		empty := b.Measurements - b.InPlace - toMove[i]
 		row.Measurements = operation.Done{Total: b.Measurements, Done: b.InPlace + empty + moved[i]}
 		row.Databases = operation.Done{Total: b.Databases, Done: b.Databases - unfinished[i]}
+		if a.plan.Kind == operation.KindVerify {
+			// What is compared need not be held there.
+			row.Measurements = operation.Done{Total: toMove[i], Done: moved[i]}
+			row.Databases = operation.Done{Total: databases[i], Done: databases[i] - unfinished[i]}
+		}
 		if len(a.measurements) == 0 && toMove[i] > 0 {
 			row.Databases.Done = 0
 		}
 		p.Backends[b.URL] = row
 	}
+	a.estimate(&p, now)
+	return p
+}
+
+// estimate says how fast it goes, and how long that takes.
+func (a *aggregate) estimate(p *operation.Progress, now time.Time) {
 	done := a.points.Copied + a.points.Unchanged + a.points.Dropped
-	if a.phase == operation.PhaseVerify {
+	if a.phase == operation.PhaseVerify || a.phase == operation.PhaseCompare {
 		done = a.points.Verified
 	}
 	p.PointsPerSecond = a.rate.at(now, a.phase, done)
 	left := max(float64(a.points.Estimated-done), 0)
-	if a.phase != operation.PhaseVerify {
+	if a.phase != operation.PhaseVerify && a.phase != operation.PhaseCompare {
 		left += verifyShare * float64(a.points.Estimated)
 	}
 	if p.PointsPerSecond > 0 {
 		eta := left / p.PointsPerSecond
 		p.ETASeconds = &eta
 	}
-	return p
 }
 
 // verifyShare is what proving a point takes of the time of copying it, roughly;

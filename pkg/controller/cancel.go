@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"ringmaster/pkg/ledger"
+	"ringmaster/pkg/mover"
 	"ringmaster/pkg/operation"
 )
 
@@ -68,7 +69,11 @@ func (t *turn) reportCancelled(ctx context.Context) error {
 		return err
 	}
 	progress := t.view.progress(t.options.Now())
-	return t.finish(ctx, operation.Cancelled, t.verdict(false), func(op *operation.Operation) {
+	verdict := t.verdict(false)
+	if t.record.Value.Kind == operation.KindVerify {
+		verdict = t.verdictOfVerify(false)
+	}
+	return t.finish(ctx, operation.Cancelled, verdict, func(op *operation.Operation) {
 		op.Progress = progress
 		op.Result = &operation.Result{Note: cancelledNote(op.Kind, t.standing())}
 	})
@@ -150,9 +155,14 @@ func (t *turn) addStanding(m *operation.MoveStanding, task *operation.Task) {
 			m.Slices.Failed++
 		case e.State == operation.SliceDropped:
 			m.Slices.Dropped++
+		case e.State.Finished() && task.Phase == operation.PhaseCompare && !mover.Repaired(e):
+			m.Slices.Verified++
 		case e.State.Finished():
 			m.Slices.Copied++
 		}
+	}
+	if task.Phase == operation.PhaseCompare {
+		m.Points.Verified += task.Points.Verified
 	}
 	m.Points.Copied += task.Points.Copied + task.Points.Unchanged
 	m.Points.Dropped += task.Points.Dropped
@@ -177,6 +187,10 @@ func cancelledNote(kind operation.Kind, moves []operation.MoveStanding) string {
 	var total operation.MoveStanding
 	for i := range moves {
 		total.Add(&moves[i])
+	}
+	if kind == operation.KindVerify {
+		return fmt.Sprintf("cancelled: of %d slices %d were compared (%d points), and %d that lacked points were repaired; copies are left where they are and nothing was deleted; a retry goes on from here",
+			total.Slices.Total, total.Slices.Verified+total.Slices.Copied, total.Points.Verified, total.Slices.Copied)
 	}
 	if kind.Work() == operation.PhaseDrop {
 		return fmt.Sprintf("cancelled: of %d slices %d were dropped, each after its owner was proven to hold it; the others are where they were",

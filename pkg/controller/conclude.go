@@ -16,11 +16,19 @@ const maxRounds = 2
 // conclude moves the operation on when all tasks of a phase have ended.
 func (t *turn) conclude(ctx context.Context, phase operation.Phase) error {
 	progress := t.view.update(t.tasks).progress(t.options.Now())
+	if phase == operation.PhaseCompare {
+		if err := t.awaitRepair(ctx); err != nil {
+			return err
+		}
+	}
 	if phase != operation.PhaseVerify {
 		return t.move(ctx, operation.Verifying, func(op *operation.Operation) {
 			op.Progress = progress
 			op.Progress.Phase = operation.PhaseVerify
 		})
+	}
+	if t.record.Value.Kind == operation.KindVerify {
+		return t.concludeVerify(ctx, progress)
 	}
 	again := false
 	for _, v := range t.of(operation.PhaseVerify, t.record.Value.Round) {
@@ -151,7 +159,8 @@ func (t *turn) settleUnproven(ctx context.Context) error {
 			if i < 0 || i >= len(all) {
 				return fmt.Errorf("task %s: %w: its verdict is about slice %d of %d", v.ID, ledger.ErrUnreadable, i, len(all))
 			}
-			unproven.add(of.Source, of.Destination, of.Rule, all[i])
+			from, to, rule := t.settles(&of)
+			unproven.add(from, to, rule, all[i])
 		}
 	}
 	return t.settled(ctx, []mover.Settlement(unproven))
@@ -190,7 +199,7 @@ func shortcoming(task *operation.Task, tasks taskSet) *operation.Error {
 			if len(of.Children) == 0 {
 				open++
 			}
-		case operation.SliceCopied, operation.SliceUnchanged, operation.SliceSameCounts, operation.SliceDropped:
+		case operation.SliceCopied, operation.SliceUnchanged, operation.SliceSameCounts, operation.SliceDropped, operation.SliceDiffers:
 			if !sliceState(task.Checkpoint, i).Finished() {
 				open++
 			}

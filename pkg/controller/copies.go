@@ -23,7 +23,7 @@ type Settler interface {
 func (t *turn) copies() bool {
 	kind := t.record.Value.Kind
 	return t.options.Accord != nil && t.options.Settler != nil &&
-		(kind == operation.KindRebalance || kind == operation.KindRecovery || kind == operation.KindResync)
+		(kind == operation.KindRebalance || kind == operation.KindRecovery || kind == operation.KindResync || t.repairs())
 }
 
 // openPatience is how often it is looked whether a transition has been opened.
@@ -77,6 +77,9 @@ func (t *turn) awaitOpen(ctx context.Context) error {
 // may fill a circle that was not there before.
 func (t *turn) transitionInTheWay(state *serving.State, circles []int) error {
 	kind := t.record.Value.Kind
+	if kind == operation.KindVerify && !t.repairs() {
+		return nil // whoever is read is compared
+	}
 	for i := range state.Transitions {
 		tr := &state.Transitions[i]
 		fills := kind == operation.KindRecovery && tr.New() && len(circles) == 2 && circles[1] == tr.Circle
@@ -121,6 +124,11 @@ func (t *turn) beginCopy(ctx context.Context) error {
 	c := serving.Copy{Operation: op.ID, Circles: circles, Round: 1}
 	if op.Kind == operation.KindRecovery {
 		c.Fills = circles[1:]
+	}
+	if op.Kind == operation.KindVerify {
+		// What it brings is looked at by itself, so nothing has to be noted; see
+		// awaitRepair.
+		c.Circles = nil
 	}
 	if op.Kind == operation.KindResync {
 		// The first circle's values stay; those of the others may give way to one

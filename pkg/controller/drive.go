@@ -391,7 +391,9 @@ func (t *turn) nothingToDo(plan *operation.Plan) *operation.Result {
 		elsewhere += b.Measurements - b.InPlace
 	}
 	note := fmt.Sprintf("nothing to do: all %d measurements on %d backends are where they belong", measurements, len(plan.Backends))
-	if measurements == 0 {
+	if t.record.Value.Kind == operation.KindVerify {
+		note = nothingToCompare(plan, measurements)
+	} else if measurements == 0 {
 		note = fmt.Sprintf("nothing to do: no measurement was found on %d backends", len(plan.Backends))
 	} else if kind := t.record.Value.Kind; kind == operation.KindRecovery || kind == operation.KindResync {
 		note = fmt.Sprintf("nothing to do: of %d measurements none has a point to be copied", measurements)
@@ -429,6 +431,9 @@ func (t *turn) finish(ctx context.Context, state operation.State, v *operation.V
 		depth = operation.DepthDigest // whatever is dropped was compared point by point
 	}
 	report := v.Report(op.ID, depth)
+	if verify, ok := p.(operation.Verify); ok {
+		report = v.VerifyReport(op.ID, verify)
+	}
 	if t.plan != nil && t.tasks != nil {
 		report.Moves = t.standing()
 	}

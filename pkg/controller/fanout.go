@@ -395,6 +395,9 @@ func (t *turn) wantedTasks(ctx context.Context, phase operation.Phase) ([]operat
 		}
 	default:
 		for _, of := range t.of(op.Kind.Work(), op.Round) {
+			if op.Kind == operation.KindVerify && !repaired(of) {
+				continue // it was judged when it was compared
+			}
 			task := base
 			task.ID = verifyTaskID(op.Round, of.ID)
 			task.Of, task.Rule, task.Estimated = of.ID, of.Rule, of.Estimated

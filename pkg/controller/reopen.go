@@ -27,8 +27,12 @@ func (t *turn) reopen(ctx context.Context) error {
 	if t.tasks, err = t.readTasks(ctx); err != nil {
 		return err
 	}
+	reopenTask := t.reopenTask
+	if op.Kind == operation.KindVerify {
+		reopenTask = t.reopenComparison
+	}
 	for _, task := range t.of(op.Kind.Work(), 1) {
-		if err := t.reopenTask(ctx, task); err != nil {
+		if err := reopenTask(ctx, task); err != nil {
 			return err
 		}
 	}
@@ -56,12 +60,6 @@ func (t *turn) reopenTask(ctx context.Context, task *operation.Task) error {
 		return err
 	}
 	next, open := task.Reopened(unproven, latest)
-	if task.Phase != operation.PhaseCopy && task.Phase != operation.PhaseDrop {
-		next, open = *task, !settledBy(task)
-		if open {
-			next = task.Renewed()
-		}
-	}
 	if open || len(latest) > 0 || next.State != task.State {
 		if err := t.replace(ctx, next); err != nil {
 			return err

@@ -400,6 +400,14 @@ func checkAgainst(t *topology.Topology, m operation.Move) error {
 	case operation.Clear:
 		_, err := circleOf(t, "circle_id", p.CircleID)
 		return err
+	case operation.Verify:
+		if _, err := circleOf(t, "circle_id", p.CircleID); err != nil {
+			return err
+		}
+		if _, err := circleOf(t, "against_circle_id", p.Against(len(t.Circles))); err != nil {
+			return err
+		}
+		return p.CheckAmong(len(t.Circles))
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/lineproto"
+	"ringmaster/pkg/operation"
 )
 
 // difference is what comparing the points of one slice at both ends found. A
@@ -20,8 +21,12 @@ type difference struct {
 	// whole or a field; different those of which it holds another value or type.
 	missing, different int64
 	// extra counts points of which the destination holds more than the source.
-	extra   int64
-	example string
+	extra int64
+	// absent counts those of missing of which the destination has nothing, alone
+	// those of extra of which the source has nothing.
+	absent, alone int64
+	example       string
+	examples      operation.Examples
 	// telling is whether the example is of a missing or different point.
 	telling bool
 }
@@ -50,6 +55,13 @@ type comparison struct {
 	overrule bool
 	// returned, when set, is called likewise for what only the destination holds.
 	returned func(*point) error
+	// passed, when set, is called for every destination row of a point that the
+	// source does not have.
+	passed func(slice int, newSeries bool) error
+	// found, when set, gets the points that differ; only those of among count, when
+	// that is set. Both know slice n by the number numbers[n], unless that is nil.
+	found, among *suspects
+	numbers      []int
 	// alive, when set, is called now and then.
 	alive func()
 
@@ -200,18 +212,21 @@ func (c *comparison) find(d *difference) error {
 func (c *comparison) match(d *difference) error {
 	h := &c.held
 	if !h.any {
-		c.count(&h.missing, &d.missing, "missing")
+		if c.count(&h.missing, &d.missing, "missing") {
+			d.absent++
+			c.showMissing(d, firstValue(c.row.values))
+		}
 		return c.report(c.row.values)
 	}
 	values := c.row.values
 	c.lacking = append(c.lacking[:0], values...)
-	missing, different := false, false
+	missing, different, lacks, other := false, false, 0, 0
 	for i := range values {
 		if values[i].Kind == lineproto.Null {
 			continue
 		}
 		if c.at[i] < 0 || h.values[c.at[i]].Kind == lineproto.Null {
-			missing = true
+			missing, lacks = true, i
 			continue
 		}
 		h.seen[c.at[i]] = true
@@ -219,23 +234,29 @@ func (c *comparison) match(d *difference) error {
 			c.lacking[i] = lineproto.Value{}
 			continue
 		}
-		different = true
+		different, other = true, i
 		if !c.overrule {
 			c.lacking[i] = lineproto.Value{}
 		}
 	}
 	if different {
-		c.count(&h.different, &d.different, "different")
+		if c.count(&h.different, &d.different, "different") {
+			c.showDifferent(d, other)
+		}
 	}
 	if more := h.more(); more && !h.extra {
-		c.count(&h.extra, &d.extra, "more fields at the destination")
+		if c.count(&h.extra, &d.extra, "more fields at the destination") {
+			c.showMore(d)
+		}
 	} else if !more && h.extra {
 		// A further row of the source has the rest.
 		h.extra = false
 		d.extra--
 	}
 	if missing {
-		c.count(&h.missing, &d.missing, "fields missing")
+		if c.count(&h.missing, &d.missing, "fields missing") {
+			c.showMissing(d, lacks)
+		}
 	}
 	if missing || different && c.overrule {
 		return c.report(c.lacking)
@@ -267,14 +288,16 @@ func (c *comparison) giveBack(what given, p *point) error {
 	return c.returned(p)
 }
 
-// count counts a point once, and remembers the first of its kind.
-func (c *comparison) count(counted *bool, n *int64, what string) {
-	if *counted {
-		return
+// count counts a point once, unless it is not one of those that count, and
+// remembers the first of its kind.
+func (c *comparison) count(counted *bool, n *int64, what string) bool {
+	if *counted || !c.suspect(c.row.slice, c.row.series, c.row.ns) {
+		return false
 	}
 	*counted = true
 	*n++
 	c.keepExample(&c.diffs[c.row.slice], what, n, c.row.series, c.row.ns)
+	return true
 }
 
 // pass counts the destination's point as extra and moves on.
@@ -282,9 +305,18 @@ func (c *comparison) pass() error {
 	t := &c.destination
 	d := &c.diffs[t.slice]
 	d.destination++
-	d.extra++
-	c.keepExample(d, "only at the destination", &d.extra, t.Series(), t.last)
+	if c.suspect(t.slice, t.Series(), t.last) {
+		d.extra++
+		d.alone++
+		c.keepExample(d, "only at the destination", &d.extra, t.Series(), t.last)
+		c.showAlone(d)
+	}
 	for ns := t.last; ; {
+		if c.passed != nil {
+			if err := c.passed(t.slice, t.fresh); err != nil {
+				return err
+			}
+		}
 		if c.returned != nil {
 			p := point{slice: t.slice, series: t.Series(), fields: t.Fields(), ns: ns, values: t.Values()}
 			if err := c.giveBack(givenWhole, &p); err != nil {

@@ -103,7 +103,7 @@ func (t *transfer) copyGroup(ctx context.Context, group []int, limit time.Durati
 		}
 		return nil
 	case errors.As(err, &large):
-		return t.handOver(ctx, group[0], large.rows)
+		return t.handOver(ctx, group[0], large)
 	case t.withhold(&t.slices[group[0]], err):
 		if len(t.withheld.fields) == 1 {
 			defer func() { t.withheld = withheld{} }()
@@ -481,11 +481,18 @@ func (t *transfer) compareEnds(ctx context.Context, from, to *end, chosen []oper
 	}
 	defer t.closeStream(destination)
 	c.alive = t.job.Alive
-	return c.run(source, destination, len(chosen))
+	diffs, err := c.run(source, destination, len(chosen))
+	for i := range diffs {
+		diffs[i].explain(&chosen[i])
+	}
+	return diffs, err
 }
 
 // closeStream ends a read and counts its bytes.
 func (t *transfer) closeStream(s *influx.Stream) {
+	if s == nil {
+		return
+	}
 	t.read.Add(s.Bytes())
 	_ = s.Close() // nothing is lost with it
 }

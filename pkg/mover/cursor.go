@@ -31,6 +31,9 @@ type cursor struct {
 
 // next moves to the next row; open says whether there is one.
 func (c *cursor) next() error {
+	if c.Stream == nil {
+		return nil
+	}
 	c.open = c.Next()
 	if !c.open {
 		return c.Err()

@@ -20,6 +20,9 @@ type end struct {
 
 	mover *Mover
 	types influx.MixedTypes
+	// void says that it does not know the policy at hand, and so holds nothing of
+	// what is compared; asked, it would answer with an error.
+	void bool
 }
 
 // unsigned remembers which backends may hold unsigned integers, for all tasks of
@@ -62,9 +65,13 @@ func (e *end) mayHoldUnsigned(ctx context.Context, db string) (bool, error) {
 	return takes, nil
 }
 
-// read asks for the points of slices. A server does not tell small unsigned
-// integers from others, so where there may be any, their fields are named.
+// read asks for the points of slices; nil stands for none at all. A server does not
+// tell small unsigned integers from others, so where there may be any, their fields
+// are named.
 func (e *end) read(ctx context.Context, all []operation.Slice) (*influx.Stream, error) {
+	if e.void {
+		return nil, nil //nolint:nilnil // a stream without a point
+	}
 	sels := selections(all)
 	if err := e.nameUnsigned(ctx, sels); err != nil {
 		return nil, err

@@ -72,15 +72,20 @@ func (t *transfer) reconcile(ctx context.Context, chosen []operation.Slice, evid
 	if len(back.fields) == 0 || len(which) == 0 {
 		return nil
 	}
+	return t.reconcileEnds(ctx, t.destination, t.source, chosen, which, back)
+}
+
+// reconcileEnds makes one end hold the other's values of what was brought to it.
+func (t *transfer) reconcileEnds(ctx context.Context, from, to *end, chosen []operation.Slice, which []int, back *handedBack) error {
 	some := pick(chosen, which)
-	refused := func(int, int64) {} // retention takes it from the destination as well
+	refused := func(int, int64) {} // retention takes it from where it came as well
 	var before operation.Evidence
 	for range maxReconciled {
 		var differed operation.Evidence
-		err := t.writing(ctx, t.source, &chosen[0], refused, func(ctx context.Context, out *batcher) error {
+		err := t.writing(ctx, to, &chosen[0], refused, func(ctx context.Context, out *batcher) error {
 			var values []lineproto.Value
 			fresh := true
-			_, err := t.compareEnds(ctx, t.destination, t.source, some, &comparison{
+			_, err := t.compareEnds(ctx, from, to, some, &comparison{
 				overrule: true,
 				missing: func(p *point) error {
 					fresh = fresh || p.newSeries

@@ -175,6 +175,8 @@ func (m *Mover) Run(ctx context.Context, job Job) error {
 		return t.copy(ctx)
 	case operation.PhaseDrop:
 		return t.drop(ctx, m.config.Clearing)
+	case operation.PhaseCompare:
+		return t.check(ctx)
 	case operation.PhaseVerify:
 		return t.verify(ctx)
 	default:

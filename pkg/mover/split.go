@@ -15,6 +15,8 @@ import (
 type tooLargeError struct {
 	// rows is how many have been read of it.
 	rows int64
+	// there says that they lie at the destination.
+	there bool
 }
 
 func (e *tooLargeError) Error() string {
@@ -24,12 +26,8 @@ func (e *tooLargeError) Error() string {
 // handOver cuts a slice of more than rows points by their real distribution and
 // gives the parts to new tasks, so that other slots can take their share. Points
 // of one time cannot be parted: they are copied here, however many there are.
-func (t *transfer) handOver(ctx context.Context, i int, rows int64) error {
-	var parts []operation.Slice
-	err := t.patiently(ctx, "counting points at "+t.source.URL(), 0, func(ctx context.Context) (err error) {
-		parts, err = t.divideLarge(ctx, &t.slices[i], rows)
-		return err
-	})
+func (t *transfer) handOver(ctx context.Context, i int, large *tooLargeError) error {
+	parts, err := t.partsOf(ctx, i, large)
 	switch {
 	case err == nil:
 	case aboutSlices(ctx, err):
@@ -43,6 +41,25 @@ func (t *transfer) handOver(ctx context.Context, i int, rows int64) error {
 		defer func() { t.whole = false }()
 		return t.copyGroup(ctx, []int{i}, 0)
 	}
+	return t.giveAway(ctx, i, parts)
+}
+
+// partsOf cuts a slice that is too large; what comes back is one part where there is
+// no time to cut at.
+func (t *transfer) partsOf(ctx context.Context, i int, large *tooLargeError) (parts []operation.Slice, err error) {
+	at := t.source
+	if large.there {
+		at = t.destination
+	}
+	err = t.patiently(ctx, "counting points at "+at.URL(), 0, func(ctx context.Context) (err error) {
+		parts, err = t.divideLarge(ctx, at, &t.slices[i], large.rows)
+		return err
+	})
+	return parts, err
+}
+
+// giveAway gives the parts of a slice to new tasks.
+func (t *transfer) giveAway(ctx context.Context, i int, parts []operation.Slice) error {
 	children, err := t.job.HandOver(ctx, bundles(parts, 5*t.PartRows/2))
 	if err != nil {
 		return fmt.Errorf("handing %s over: %w", sliceName(&t.slices[i]), err)
@@ -64,9 +81,9 @@ func (t *transfer) handOver(ctx context.Context, i int, rows int64) error {
 
 // divideLarge looks at how the points of a slice lie and cuts it accordingly; it
 // returns one part when there is no time to cut at.
-func (t *transfer) divideLarge(ctx context.Context, s *operation.Slice, rows int64) ([]operation.Slice, error) {
+func (t *transfer) divideLarge(ctx context.Context, at *end, s *operation.Slice, rows int64) ([]operation.Slice, error) {
 	sel := selection(s)
-	extents, err := t.source.Extents(ctx, []influx.Selection{sel})
+	extents, err := at.Extents(ctx, []influx.Selection{sel})
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +93,7 @@ func (t *transfer) divideLarge(ctx context.Context, s *operation.Slice, rows int
 	}
 	width := histogramWidth(first, last)
 	sel.Window = influx.Window{From: first, To: last, Last: true}
-	buckets, err := t.source.Histogram(ctx, sel, width)
+	buckets, err := at.Histogram(ctx, sel, width)
 	if err != nil {
 		return nil, err
 	}

@@ -16,8 +16,9 @@ import (
 // judgement is what verifying a group has found.
 type judgement struct {
 	operation.Verdict
-	// verified counts the points proven to be at their owner.
-	verified int64
+	// verified counts the points proven to be at their owner, copied those that a
+	// repair has copied.
+	verified, copied int64
 }
 
 // verify checks the slices of another task, group by group. A copy is proven by
@@ -35,13 +36,26 @@ func (t *transfer) verify(ctx context.Context) error {
 	}
 	t.evidence = make(operation.Checkpoint, len(t.slices))
 	copy(t.evidence, of.Checkpoint)
-	judging := t.judge
-	if of.Phase == operation.PhaseDrop {
-		judging = t.judgeDropped
-	}
 	// A checkpoint entry that is not pending has been judged.
 	judged := make(operation.Checkpoint, len(t.slices))
 	copy(judged, t.task.Checkpoint)
+	judging := t.judge
+	switch of.Phase {
+	case operation.PhaseDrop:
+		judging = t.judgeDropped
+	case operation.PhaseCompare:
+		c, err := t.newChecking()
+		if err != nil {
+			return err
+		}
+		judging = c.judgeRepaired
+		for i := range judged {
+			if !Repaired(&t.evidence[i]) {
+				judged[i].State = operation.SliceUnchanged // it was judged when it was compared
+			}
+		}
+	default:
+	}
 	pending := func(i int) bool { return !judged[i].State.Finished() }
 	for _, group := range t.groups(t.slices, pending) {
 		found, err := t.judgeGroup(ctx, group, &of, 0, judging)
@@ -264,11 +278,11 @@ type tally struct {
 func (t *transfer) talliesOfBoth(ctx context.Context, chosen []operation.Slice) (here, there []tally, err error) {
 	both, ctx := errgroup.WithContext(ctx)
 	both.Go(func() (err error) {
-		here, err = t.tallies(ctx, t.source.Client, chosen)
+		here, err = t.tallies(ctx, t.source, chosen)
 		return err
 	})
 	both.Go(func() (err error) {
-		there, err = t.tallies(ctx, t.destination.Client, chosen)
+		there, err = t.tallies(ctx, t.destination, chosen)
 		return err
 	})
 	err = both.Wait()
@@ -276,12 +290,15 @@ func (t *transfer) talliesOfBoth(ctx context.Context, chosen []operation.Slice) 
 }
 
 // tallies asks one end for its counts per series and field.
-func (t *transfer) tallies(ctx context.Context, c *influx.Client, chosen []operation.Slice) ([]tally, error) {
+func (t *transfer) tallies(ctx context.Context, e *end, chosen []operation.Slice) ([]tally, error) {
 	all := make([]tally, len(chosen))
+	if e.void {
+		return all, nil
+	}
 	var h hasher
 	n, slice, series := 0, -1, uint64(0)
 	var most int64
-	err := c.Counts(ctx, selections(chosen), func(sel int, s *lineproto.Series, field string, values int64) error {
+	err := e.Counts(ctx, selections(chosen), func(sel int, s *lineproto.Series, field string, values int64) error {
 		if n++; n%aliveEvery == 0 {
 			t.job.Alive()
 		}
@@ -306,7 +323,7 @@ func (t *transfer) digestsAgree(ctx context.Context, which []int) ([]bool, error
 	var here []tally
 	both, ctx := errgroup.WithContext(ctx)
 	both.Go(func() (err error) {
-		here, err = t.tallies(ctx, t.source.Client, pick(t.slices, which))
+		here, err = t.tallies(ctx, t.source, pick(t.slices, which))
 		return err
 	})
 	both.Go(func() error { return t.readBack(ctx, which, found) })
@@ -384,7 +401,7 @@ func (t *transfer) weigh(ctx context.Context, i int, d *difference, v *judgement
 		found.Extra -= expired
 	}
 	problem := t.problem(i)
-	problem.Source, problem.Destination, problem.Example = d.source, d.destination, d.example
+	problem.Source, problem.Destination, problem.Example, problem.Examples = d.source, d.destination, d.example, d.examples
 	problem.Missing, problem.Extra, problem.Different = found.Missing, found.Extra, found.Different
 	e := &t.evidence[i]
 	if found.Missing > 0 || found.Different > e.Kept || t.task.Mutual && found.Extra > 0 {
@@ -501,7 +518,7 @@ func (t *transfer) notCopied(ctx context.Context, i int, of *operation.Task, v *
 		d := &diffs[0]
 		found.Points = operation.ReportPoints{Source: d.source, Destination: d.destination}
 		found.Missing, found.Different, found.Extra = d.missing, d.different, d.extra
-		p.Source, p.Destination, p.Example = d.source, d.destination, d.example
+		p.Source, p.Destination, p.Example, p.Examples = d.source, d.destination, d.example, d.examples
 	}
 	p.Missing, p.Different, p.Extra, p.Replaced = found.Missing, found.Different, found.Extra, found.Replaced
 	v.Count(found)

@@ -36,9 +36,11 @@ const (
 	SliceDropped
 	// SliceKept was not dropped; the task's Problems say why.
 	SliceKept
+	// SliceDiffers has been compared, and its ends hold different things.
+	SliceDiffers
 )
 
-const lastSliceState = SliceKept
+const lastSliceState = SliceDiffers
 
 // Finished reports whether nothing is left to do for a slice in this state.
 func (s SliceState) Finished() bool {
@@ -95,6 +97,13 @@ func (c Checkpoint) state(i int) SliceState {
 		return SlicePending
 	}
 	return c[i].State
+}
+
+func (c Checkpoint) written(i int) int64 {
+	if i >= len(c) {
+		return 0
+	}
+	return c[i].Written
 }
 
 const checkpointVersion = 2

@@ -11,13 +11,14 @@ const (
 	KindRecovery              Kind = "recovery"
 	KindResync                Kind = "resync"
 	KindClear                 Kind = "clear"
+	KindVerify                Kind = "verify"
 	KindReindex               Kind = "reindex"
 	KindDeleteMissingSegments Kind = "delete_missing_segments"
 )
 
 // Kinds lists every kind in the order documents name them.
 func Kinds() []Kind {
-	return []Kind{KindRebalance, KindRecovery, KindResync, KindClear, KindReindex, KindDeleteMissingSegments}
+	return []Kind{KindRebalance, KindRecovery, KindResync, KindClear, KindVerify, KindReindex, KindDeleteMissingSegments}
 }
 
 // Valid reports whether k is one of Kinds.
@@ -27,17 +28,21 @@ func (k Kind) Valid() bool { return slices.Contains(Kinds(), k) }
 // are on the wire already, so that commands and scripts need not change later.
 func (k Kind) Implemented() bool { return k.Move() }
 
-// Move reports whether the kind works on the points of circles: it moves them, or
-// removes the copies that are left behind.
+// Move reports whether the kind works on the points of circles: it moves them,
+// removes the copies that are left behind, or compares them.
 func (k Kind) Move() bool {
-	return k == KindRebalance || k == KindRecovery || k == KindResync || k == KindClear
+	return k == KindRebalance || k == KindRecovery || k == KindResync || k == KindClear || k == KindVerify
 }
 
 // Work is the phase that a move of this kind does its work in; PhaseVerify
 // follows it.
 func (k Kind) Work() Phase {
-	if k == KindClear {
+	switch k {
+	case KindClear:
 		return PhaseDrop
+	case KindVerify:
+		return PhaseCompare
+	default:
+		return PhaseCopy
 	}
-	return PhaseCopy
 }

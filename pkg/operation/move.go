@@ -11,8 +11,9 @@ import (
 
 // Move are the checked parameters of a kind that works on the points of circles.
 type Move interface {
-	// Circles returns the circles that the move holds exclusively, by index in
-	// a configuration of n circles.
+	// Circles returns the circles that the move is about, by index in a
+	// configuration of n circles. It holds them exclusively, unless it only reads;
+	// see CircleScopes.
 	Circles(n int) []int
 	// Period returns the part of time that a move created at a moment is about.
 	Period(created time.Time) Period
@@ -32,14 +33,20 @@ func ParseMove(kind Kind, raw json.RawMessage) (Move, error) {
 		return ParseResync(raw)
 	case KindClear:
 		return ParseClear(raw)
+	case KindVerify:
+		return ParseVerify(raw)
 	default:
 		return nil, &NotImplementedError{What: string(kind)}
 	}
 }
 
-// CircleScopes are the scopes of a move in a configuration of n circles.
+// CircleScopes are the scopes of a move in a configuration of n circles: none of one
+// that only reads.
 func CircleScopes(m Move, n int) []string {
-	var out []string
+	out := []string{}
+	if v, ok := m.(Verify); ok && !v.Repair {
+		return out
+	}
 	for _, id := range m.Circles(n) {
 		out = append(out, CircleScope(id))
 	}

@@ -53,6 +53,9 @@ type Plan struct {
 	Tasks               []PlanTask        `json:"tasks"`
 	Chunks              []Document        `json:"chunks"`
 	Totals              PlanTotals        `json:"totals"`
+	// FormerOwners are the circles of a verification whose owners of the epoch
+	// before are compared, since they are the ones that are read.
+	FormerOwners []int `json:"former_owners,omitempty"`
 	// Notes are what a person should know about how the plan was made.
 	Notes []string `json:"notes,omitempty"`
 	Preview
@@ -147,11 +150,14 @@ type Rule struct {
 	// proven, so where both hold a point, another value there is a newer one. It is
 	// for clears only.
 	Superseded bool `json:"superseded,omitempty"`
+	// HoldsMore: what only the destination holds is no fault, since the source is
+	// a leftover. It is for verifications only.
+	HoldsMore bool `json:"holds_more,omitempty"`
 }
 
 // Compare orders rules; tasks of one rule lie together in a plan.
 func (r Rule) Compare(o Rule) int {
 	return cmp.Or(
 		cmp.Compare(btoi(r.Overrule), btoi(o.Overrule)), cmp.Compare(btoi(r.Mutual), btoi(o.Mutual)),
-		cmp.Compare(btoi(r.Superseded), btoi(o.Superseded)))
+		cmp.Compare(btoi(r.Superseded), btoi(o.Superseded)), cmp.Compare(btoi(r.HoldsMore), btoi(o.HoldsMore)))
 }

@@ -7,11 +7,14 @@ type Phase string
 
 // The phases of a move.
 const (
-	PhasePlan   Phase = "plan"
-	PhaseCopy   Phase = "copy"
-	PhaseDrop   Phase = "drop"
-	PhaseVerify Phase = "verify"
-	PhaseDone   Phase = "done"
+	PhasePlan Phase = "plan"
+	PhaseCopy Phase = "copy"
+	PhaseDrop Phase = "drop"
+	// PhaseCompare is a verification's own work; with repair it also copies what
+	// one side lacks. PhaseVerify then proves what was copied.
+	PhaseCompare Phase = "compare"
+	PhaseVerify  Phase = "verify"
+	PhaseDone    Phase = "done"
 )
 
 // Progress is the aggregate of all task records at one moment. Totals are
@@ -57,7 +60,8 @@ type PointCounts struct {
 	// Copied is the points of slices that were copied: read at a source and
 	// acknowledged by, or already held by, their owner.
 	Copied int64 `json:"copied"`
-	// Verified is proven to be at its owner.
+	// Verified is proven to be at its owner; in a verification, what has been
+	// compared, equal or not.
 	Verified int64 `json:"verified"`
 	// Unchanged is what was not copied because it was equal at both ends.
 	Unchanged int64 `json:"unchanged"`

@@ -167,7 +167,7 @@ func TestKinds(t *testing.T) {
 			implemented++
 		}
 	}
-	require.Equal(t, 4, implemented)
+	require.Equal(t, 5, implemented)
 	require.False(t, operation.Kind("cleanup").Valid())
 	require.Contains(t, (&operation.NotImplementedError{What: "resync"}).Error(), "nothing was started")
 	p, err := operation.ParseRebalance(json.RawMessage(`{"circle_id":12,"operation":"add"}`))

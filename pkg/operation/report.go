@@ -14,7 +14,9 @@ type Report struct {
 	Missing   int64        `json:"missing"`
 	Extra     int64        `json:"extra"`
 	Different int64        `json:"different"`
-	Expired   int64        `json:"expired"`
+	// Examples are one point of each of these kinds.
+	Examples Examples `json:"examples,omitzero"`
+	Expired  int64    `json:"expired"`
 	// Replaced counts the points of which the destination had another value that
 	// gave way to the source's, by the rule of the kind.
 	Replaced int64 `json:"replaced"`
@@ -23,9 +25,12 @@ type Report struct {
 	Returned int64 `json:"returned"`
 	// Unchanged is what was found equal at both ends and not copied; Dropped and
 	// Kept are what a clear has removed and what it had to leave.
-	Unchanged  Amount    `json:"unchanged"`
-	Dropped    Amount    `json:"dropped"`
-	Kept       Amount    `json:"kept"`
+	Unchanged Amount `json:"unchanged"`
+	Dropped   Amount `json:"dropped"`
+	Kept      Amount `json:"kept"`
+	// Repair says what a verification with repair has done about what it found,
+	// which is what the counts above say; Equal is about what is left.
+	Repair     *Repair   `json:"repair,omitempty"`
 	Problems   []Problem `json:"problems"`
 	Unreported int       `json:"problems_left_out,omitempty"`
 	// Moves says what is where, by pairs of backends.
@@ -50,6 +55,16 @@ type ReportPoints struct {
 	Destination int64 `json:"destination"`
 }
 
+// Repair is what a verification has done about the points that one side lacked.
+type Repair struct {
+	// From is the side they were copied from.
+	From Side `json:"from"`
+	// Copied counts them.
+	Copied int64 `json:"copied"`
+	// Left is what a comparison after that has found.
+	Left Differences `json:"left"`
+}
+
 // Problem is one slice that is not simply equal. A slice whose only problem is
 // that the owner holds other values, or more points, is proven all the same:
 // Resolution then says which rule decided.
@@ -63,16 +78,20 @@ type Problem struct {
 	Extra       int64  `json:"extra"`
 	Different   int64  `json:"different"`
 	Replaced    int64  `json:"replaced,omitempty"`
-	// Example is one point that differs, as a person would look for it.
-	Example    string `json:"example,omitempty"`
-	Resolution string `json:"resolution,omitempty"`
-	Code       string `json:"code,omitempty"`
-	Detail     string `json:"detail,omitempty"`
+	// Copied counts the points that a repair has copied.
+	Copied int64 `json:"copied,omitempty"`
+	// Example is one point that differs, as a person would look for it; Examples
+	// are one of each kind.
+	Example    string   `json:"example,omitempty"`
+	Examples   Examples `json:"examples,omitzero"`
+	Resolution string   `json:"resolution,omitempty"`
+	Code       string   `json:"code,omitempty"`
+	Detail     string   `json:"detail,omitempty"`
 }
 
 // size is about what the problem takes in a record.
 func (p *Problem) size() int {
-	return problemOverhead + p.Slice.nameBytes() + len(p.SourceURL) + len(p.DestURL) + len(p.Example) + len(p.Detail)
+	return problemOverhead + p.Slice.nameBytes() + len(p.SourceURL) + len(p.DestURL) + len(p.Example) + p.Examples.size() + len(p.Detail)
 }
 
 const problemOverhead = 400
@@ -87,6 +106,8 @@ const (
 	ResolutionSourceWon = "source_value_won"
 	// ResolutionKept: a clear has left the slice where it is.
 	ResolutionKept = "kept"
+	// ResolutionRepaired: what one side lacked was copied from the other.
+	ResolutionRepaired = "repaired"
 	// ResolutionExpired: retention removed the points meanwhile.
 	ResolutionExpired = "expired"
 )

@@ -6,6 +6,8 @@ import "fmt"
 type Verdict struct {
 	Slices SliceTotals `json:"slices"`
 	Findings
+	// Examples are one of each kind of difference, whatever Problems have room for.
+	Examples Examples `json:"examples,omitzero"`
 	// Problems are bounded in number and size; LeftOut counts those beyond.
 	Problems []Problem `json:"problems,omitempty"`
 	LeftOut  int       `json:"left_out,omitempty"`
@@ -36,6 +38,10 @@ type Findings struct {
 	Unchanged Amount `json:"unchanged,omitzero"`
 	Dropped   Amount `json:"dropped,omitzero"`
 	Kept      Amount `json:"kept,omitzero"`
+	// Copied counts the points that a repair has given to the side that lacked
+	// them, Left what differs all the same after it.
+	Copied int64       `json:"copied,omitempty"`
+	Left   Differences `json:"left,omitzero"`
 }
 
 // Amount is a number of slices and their points.
@@ -61,6 +67,8 @@ func (f *Findings) add(o *Findings, sign int64) {
 	f.Unchanged.add(o.Unchanged, sign)
 	f.Dropped.add(o.Dropped, sign)
 	f.Kept.add(o.Kept, sign)
+	f.Copied += sign * o.Copied
+	f.Left.add(o.Left, sign)
 }
 
 // Count adds the findings of one slice.
@@ -86,8 +94,9 @@ func (v *Verdict) Forgo(p Problem, why error) {
 	v.AddProblem(p)
 }
 
-// AddProblem keeps a problem within the bounds.
+// AddProblem keeps a problem within the bounds, and its examples in any case.
 func (v *Verdict) AddProblem(p Problem) {
+	v.Examples.join(p.Examples)
 	size := p.size()
 	for i := range v.Problems {
 		size += v.Problems[i].size()
@@ -113,6 +122,7 @@ func (v *Verdict) Add(o *Verdict) {
 		v.AddProblem(p)
 	}
 	v.LeftOut += o.LeftOut
+	v.Examples.join(o.Examples)
 }
 
 // Extend joins the verdict of further slices of the same task to v.
@@ -139,7 +149,7 @@ func (v *Verdict) Report(id string, depth Depth) Report {
 		OperationID: id, Depth: depth,
 		Equal:  v.Slices.Equal == v.Slices.Total && v.Slices.Unequal == 0 && v.Missing == 0 && v.Different == 0,
 		Slices: v.Slices, Points: v.Points,
-		Missing: v.Missing, Extra: v.Extra, Different: v.Different, Expired: v.Expired,
+		Missing: v.Missing, Extra: v.Extra, Different: v.Different, Examples: v.Examples, Expired: v.Expired,
 		Replaced: v.Replaced, Returned: v.Returned, Unchanged: v.Unchanged, Dropped: v.Dropped, Kept: v.Kept,
 		Problems: problems, Unreported: v.LeftOut, Notes: notes,
 	}
@@ -160,7 +170,10 @@ func (v Verdict) WithoutUnproven() Verdict {
 	}
 	// Their problems were kept or left out.
 	v.LeftOut -= n - (len(v.Problems) - len(kept))
-	v.Problems, v.Unproven, v.Open = kept, nil, Findings{}
+	v.Problems, v.Unproven, v.Open, v.Examples = kept, nil, Findings{}, Examples{}
+	for i := range kept {
+		v.Examples.join(kept[i].Examples)
+	}
 	return v
 }
 
@@ -196,6 +209,9 @@ const (
 func (v *Verdict) AddUnjudged(verify, of *Task) {
 	n := 0
 	for i := range of.SliceCount() {
+		if of.Phase == PhaseCompare && of.Checkpoint.written(i) == 0 {
+			continue // it was judged when it was compared
+		}
 		if of.Checkpoint.state(i) != SliceHandedOver && verify.Checkpoint.state(i) == SlicePending {
 			n++
 		}

@@ -53,6 +53,9 @@ func (s *survey) candidate(l *look) operation.Candidate {
 		From: s.index, To: r.to, Wave: r.wave, Rule: r.rule,
 		Database: d.name, Measurement: mv.measurement, Points: l.points, PointBytes: d.pointBytes,
 	}
+	if r.back {
+		c.From, c.To = c.To, c.From
+	}
 	if l.policy == anyPolicy {
 		c.Window = r.windows[0][l.window]
 	} else {

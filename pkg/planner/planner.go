@@ -140,8 +140,13 @@ func (p *Planner) Plan(ctx context.Context, op *operation.Operation, at Layout, 
 			plan.Notes = append(plan.Notes, fmt.Sprintf("%s: the points of %d measurement windows are estimated from a sample", s.url, s.sampled))
 		}
 	}
-	if !e.units {
-		plan.Policies = policies(sources, found)
+	if verify, ok := parameters.(operation.Verify); ok {
+		r.describe(&plan)
+		if verify.Repair {
+			plan.Policies = policies(sources, found, flowOf(verify))
+		}
+	} else if !e.units {
+		plan.Policies = policies(sources, found, forward)
 	}
 	if v.asked() {
 		if err := v.show(ctx, &plan, &e, found); err != nil {
@@ -153,7 +158,7 @@ func (p *Planner) Plan(ctx context.Context, op *operation.Operation, at Layout, 
 
 // survey reads what the sources have, as far as the move asks for it.
 func (p *Planner) survey(ctx context.Context, v *preview, move operation.Move) error {
-	if v.op.Kind == operation.KindClear {
+	if v.op.Kind == operation.KindClear || v.op.Kind == operation.KindVerify {
 		if err := p.tellApart(ctx, v); err != nil {
 			return err
 		}
@@ -187,6 +192,16 @@ func (p *Planner) sources(ctx context.Context, op *operation.Operation, at Layou
 		for _, b := range at.Circles[i].Circle.Backends {
 			if err := add(i, operation.PlanBackend{Name: b.Name, URL: b.URL}); err != nil {
 				return out, err
+			}
+		}
+	}
+	if _, ok := move.(operation.Verify); ok {
+		// Those that a circle has left are read all the same until it is cut over.
+		for i := range at.Circles {
+			for _, b := range at.Circles[i].Left {
+				if err := add(i, operation.PlanBackend{Name: b.Name, URL: b.URL, Removed: true}); err != nil {
+					return out, err
+				}
 			}
 		}
 	}
@@ -256,8 +271,8 @@ func bundle(ctx context.Context, plan *operation.Plan, sources []*survey, found 
 // policies lists what has to exist at each destination before points arrive:
 // all policies of a database that has anything to move there. Where sources
 // disagree about a policy, the one that keeps points longest counts, so that no
-// point is refused.
-func policies(sources []*survey, found [][]look) []operation.PlanPolicy {
+// point is refused. flow says from where to where the points of a route go.
+func policies(sources []*survey, found [][]look, flow func(source int, r *route) (from, to int)) []operation.PlanPolicy {
 	type target struct {
 		backend  int
 		database string
@@ -274,7 +289,8 @@ func policies(sources []*survey, found [][]look) []operation.PlanPolicy {
 		for _, l := range found[i] {
 			d := &s.databases[l.database]
 			r := &d.routes[d.moving[l.moving].route]
-			give(i, r.to, d.name)
+			from, to := flow(i, r)
+			give(from, to, d.name)
 			if r.rule.Mutual {
 				for _, end := range r.ends {
 					give(end, i, d.name)
@@ -315,6 +331,9 @@ func policies(sources []*survey, found [][]look) []operation.PlanPolicy {
 	})
 	return out
 }
+
+// forward is the flow of every move.
+func forward(source int, r *route) (from, to int) { return source, r.to }
 
 // keepsLonger compares durations of retention; 0 is for ever.
 func keepsLonger(a, b time.Duration) bool {

@@ -96,6 +96,8 @@ func (r *router) goes(s *survey) func(db, measurement string) bool {
 	case operation.Clear:
 		// What is a leftover in one circle may be the good copy of another.
 		return func(db, measurement string) bool { return !r.ownedAnywhere(s, db, measurement) }
+	case operation.Verify:
+		return func(db, measurement string) bool { return r.compares(s, db, measurement) }
 	default:
 		return func(db, measurement string) bool { return !r.owns(s, db, measurement) }
 	}
@@ -157,9 +159,14 @@ func distinct(all []moving) int {
 // route routes one measurement from all that hold it, who come in the order of
 // their indexes.
 func (r *router) route(n measurementName, holders []int) {
-	if _, ok := r.move.(operation.Resync); ok {
+	switch r.move.(type) {
+	case operation.Resync:
 		r.routeResync(n, holders)
 		return
+	case operation.Verify:
+		r.routeVerify(n, holders)
+		return
+	default:
 	}
 	r.rank(n, holders)
 	for wave, i := range holders {

@@ -72,13 +72,16 @@ type route struct {
 	rule     operation.Rule
 	// ends are further surveys whose points the windows have to cover.
 	ends []int
+	// back: the backend that holds it is the destination, and what it is to be
+	// compared with the source.
+	back bool
 	// windows are those of each policy; a clear has the same for all of them.
 	windows [][]operation.Window
 }
 
 // is reports whether two routes are one.
 func (r *route) is(o *route) bool {
-	return r.to == o.to && r.wave == o.wave && r.rule == o.rule && slices.Equal(r.ends, o.ends)
+	return r.to == o.to && r.wave == o.wave && r.rule == o.rule && r.back == o.back && slices.Equal(r.ends, o.ends)
 }
 
 // add notes that a measurement takes a route.

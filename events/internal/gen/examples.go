@@ -51,6 +51,13 @@ func examples() map[string]events.Payload {
 			Command:    exampleCommand(operation.KindClear, "circle/0"),
 			Parameters: events.ClearParameters{CircleID: 0, OlderThanSeconds: 86_400, Databases: []string{"weather"}},
 		},
+		events.VerifyRequest{
+			Command: exampleCommand(operation.KindVerify, "circle/0", "circle/1"),
+			Parameters: events.VerifyParameters{
+				CircleID: 0, AgainstCircleID: new(1), Repair: true, RepairFrom: operation.SideCircle,
+				Databases: []string{"weather"}, SinceSeconds: 86_400, Depth: operation.DepthDigest,
+			},
+		},
 		events.ReindexRequest{
 			Command: exampleCommand(operation.KindReindex, "index/demo/quakes-2"),
 			Parameters: events.ReindexParameters{

@@ -85,6 +85,7 @@ func TestAsyncAPIDocument(t *testing.T) {
 		events.TypeRecoveryRequest:       "ringmaster.command.{kind}.{operation_id}",
 		events.TypeResyncRequest:         "ringmaster.command.{kind}.{operation_id}",
 		events.TypeClearRequest:          "ringmaster.command.{kind}.{operation_id}",
+		events.TypeVerifyRequest:         "ringmaster.command.{kind}.{operation_id}",
 		events.TypeReindexRequest:        "ringmaster.command.{kind}.{operation_id}",
 		events.TypeMissingSegmentsDelete: "ringmaster.command.{kind}.{operation_id}",
 		events.TypeScopeTake:             "ringmaster.scope.{scope}",

@@ -110,9 +110,10 @@ func typeSchemas() map[reflect.Type]*jsonschema.Schema {
 		reflect.TypeFor[json.RawMessage]():         {Type: "object"},
 		reflect.TypeFor[operation.Kind]():          enum(operation.Kinds()...),
 		reflect.TypeFor[operation.State]():         enum(operation.States()...),
-		reflect.TypeFor[operation.Phase]():         enum(operation.PhasePlan, operation.PhaseCopy, operation.PhaseVerify, operation.PhaseDone),
+		reflect.TypeFor[operation.Phase]():         enum(operation.PhasePlan, operation.PhaseCopy, operation.PhaseDrop, operation.PhaseCompare, operation.PhaseVerify, operation.PhaseDone),
 		reflect.TypeFor[operation.TaskState]():     enum(operation.TaskWaiting, operation.TaskRunning, operation.TaskDone, operation.TaskFailed),
 		reflect.TypeFor[operation.Depth]():         enum(operation.DepthCount, operation.DepthDigest),
+		reflect.TypeFor[operation.Side]():          enum(operation.SideCircle, operation.SideAgainst),
 		reflect.TypeFor[operation.RebalanceMode](): enum(operation.RebalanceAdd, operation.RebalanceRemove),
 		reflect.TypeFor[events.ReindexOption]():    enum(events.ReindexDocuments, events.ReindexMappingOnly),
 	}

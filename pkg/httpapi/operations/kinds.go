@@ -29,6 +29,7 @@ func kindViews() ([]kindView, error) {
 		operation.KindRecovery:              recoverySchema,
 		operation.KindResync:                resyncSchema,
 		operation.KindClear:                 clearSchema,
+		operation.KindVerify:                verifySchema,
 		operation.KindReindex:               schemaOf[events.ReindexParameters],
 		operation.KindDeleteMissingSegments: schemaOf[events.MissingSegmentsParameters],
 	}

@@ -80,6 +80,14 @@ func TestSchemasAndParsersAgree(t *testing.T) {
 		{operation.KindClear, `{"circle_id":1,"older_than_seconds":60}`, true},
 		{operation.KindClear, `{"circle_id":1,"depth":"count"}`, false},
 		{operation.KindClear, `{}`, false},
+		{operation.KindVerify, `{"circle_id":0}`, true},
+		{operation.KindVerify, `{"circle_id":0,"against_circle_id":1,"depth":"count","since_seconds":60}`, true},
+		{operation.KindVerify, `{"circle_id":0,"repair":true,"repair_from":"against","batch":100}`, true},
+		{operation.KindVerify, `{"circle_id":0,"repair":true}`, false},
+		{operation.KindVerify, `{"circle_id":0,"repair_from":"circle"}`, false},
+		{operation.KindVerify, `{"circle_id":0,"repair":true,"repair_from":"left"}`, false},
+		{operation.KindVerify, `{"circle_id":0,"against_circle_id":-1}`, false},
+		{operation.KindVerify, `{}`, false},
 	} {
 		good := agree(t, all[example.kind], example.kind, []byte(example.parameters))
 		require.Equal(t, example.good, good, "%s %s", example.kind, example.parameters)
@@ -116,15 +124,20 @@ func TestSchemasAndParsersAgreeOnAnything(t *testing.T) {
 		"workers":   {0, 1, operation.MaxWorkers, operation.MaxWorkers + 1, -1, "1"},
 		"batch":     {0, 1, operation.MaxBatch, operation.MaxBatch + 1, -1, 0.5},
 		"depth":     {"", "count", "digest", "deep", 1},
-		"unknown":   {1},
+
+		"against_circle_id": {0, 1, -1, "1", 0.5, nil},
+		"repair":            {true, false, 1, "true"},
+		"repair_from":       {"circle", "against", "", "other", 1},
+		"unknown":           {1},
 	}
 	keys := slices.Sorted(maps.Keys(values))
-	kinds := []operation.Kind{operation.KindRebalance, operation.KindRecovery, operation.KindResync, operation.KindClear}
+	kinds := []operation.Kind{operation.KindRebalance, operation.KindRecovery, operation.KindResync, operation.KindClear, operation.KindVerify}
 	base := map[operation.Kind]map[string]any{
 		operation.KindRebalance: {"circle_id": 0, "operation": "add"},
 		operation.KindRecovery:  {"from_circle_id": 0, "to_circle_id": 1},
 		operation.KindResync:    {},
 		operation.KindClear:     {"circle_id": 0},
+		operation.KindVerify:    {"circle_id": 0},
 	}
 	accepted := map[operation.Kind]int{}
 	rapid.Check(t, func(t *rapid.T) {

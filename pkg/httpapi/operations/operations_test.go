@@ -184,7 +184,7 @@ func TestBadSubmissionsStartNothing(t *testing.T) {
 		{name: "reindex", body: `{"kind":"reindex"}`, status: http.StatusNotImplemented},
 		{name: "delete_missing_segments", body: `{"kind":"delete_missing_segments"}`, status: http.StatusNotImplemented},
 		{name: "archive", body: `{"kind":"archive"}`, status: http.StatusNotImplemented},
-		{name: "verify", body: `{"kind":"verify"}`, status: http.StatusNotImplemented},
+		{name: "verify", body: `{"kind":"verify"}`, status: http.StatusBadRequest, field: "parameters.circle_id"},
 		{name: "limits", body: `{"kind":"rebalance","limits":{"points_per_second":1000},"parameters":{"circle_id":0,"operation":"add"}}`, status: http.StatusNotImplemented},
 	} {
 		t.Run(example.name, func(t *testing.T) {

@@ -98,6 +98,37 @@ func clearSchema() (*jsonschema.Schema, error) {
 	return s, nil
 }
 
+func verifySchema() (*jsonschema.Schema, error) {
+	s, err := moveSchema[operation.Verify]()
+	if err != nil {
+		return nil, err
+	}
+	p := s.Properties
+	circle(p["circle_id"], "index of the circle in the configuration, from 0")
+	p["against_circle_id"] = &jsonschema.Schema{
+		Types: []string{"null", "integer"}, Minimum: new(0.0),
+		Description: "index of the circle it is compared with; circle_id again means what lies in wrong places of the circle; " +
+			"left out, the lowest other circle, or circle_id where there is no other",
+	}
+	describe(p["repair"], "copies the points that one side lacks from the other; replaces no value, deletes nothing")
+	describe(p["repair_from"], "the side that is copied from: circle (circle_id) or against (against_circle_id); required with repair, refused without")
+	p["repair_from"].Enum = []any{"", operation.SideCircle, operation.SideAgainst}
+	describe(p["depth"], "count compares the counts of every series and field, and the points only where they differ; digest, the default, compares every point by value")
+	describe(p["batch"], "how many points one write of a repair holds at most; 0 leaves it to the worker")
+	since(s)
+
+	// A side to copy from belongs to a repair, and a repair needs one.
+	sides := []any{operation.SideCircle, operation.SideAgainst}
+	s.If = &jsonschema.Schema{
+		Required: []string{"repair"}, Properties: map[string]*jsonschema.Schema{"repair": {Const: new(any(true))}},
+	}
+	s.Then = &jsonschema.Schema{
+		Required: []string{"repair_from"}, Properties: map[string]*jsonschema.Schema{"repair_from": {Enum: sides}},
+	}
+	s.Else = &jsonschema.Schema{Properties: map[string]*jsonschema.Schema{"repair_from": {Enum: []any{""}}}}
+	return s, nil
+}
+
 // since limits a move to recent points, in one of two ways.
 func since(s *jsonschema.Schema) {
 	p := s.Properties

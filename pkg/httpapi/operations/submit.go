@@ -23,7 +23,7 @@ const maxReason = 1000
 // laterKinds are the kinds that API.md names and that have no command yet; a kind
 // that has one answers for itself.
 func laterKinds() []operation.Kind {
-	return []operation.Kind{"verify", "archive", "restore", "index_action"}
+	return []operation.Kind{"archive", "restore", "index_action"}
 }
 
 // request is the body of POST /v1/operations.

@@ -1,0 +1,202 @@
+package integration_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"ringmaster/integration/harness"
+	"ringmaster/pkg/operation"
+)
+
+// compared says what the owners of one circle hold against those of another, value by
+// value: the points that the other lacks or lacks a field of, those of which it holds
+// more, and those of which it holds other values.
+func (s *circleSite) compared(c contents, circle, against int) operation.Differences {
+	s.t.Helper()
+	here, there := s.owned(c, circle), s.owned(c, against)
+	missing, extra, different := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	note := func(all map[string]bool, p harness.Place, key string) { all[fmt.Sprint(p, pointOf(key))] = true }
+	for place, points := range here {
+		for key, value := range points {
+			switch other, held := there[place][key]; {
+			case !held:
+				note(missing, place, key)
+			case other != value:
+				note(different, place, key)
+			}
+		}
+	}
+	for place, points := range there {
+		for key := range points {
+			if _, held := here[place][key]; !held {
+				note(extra, place, key)
+			}
+		}
+	}
+	return operation.Differences{Missing: int64(len(missing)), Extra: int64(len(extra)), Different: int64(len(different))}
+}
+
+// filled is what a repair makes of what there was: one circle gets what it lacks from
+// the other, and keeps what it has.
+func (s *circleSite) filled(before contents, from, to int) contents {
+	s.t.Helper()
+	after := before.clone()
+	all := s.owned(before, to)
+	all.fill(s.owned(before, from), everything)
+	s.set(after, to, all)
+	return after
+}
+
+// verify runs a verification to its end.
+func (s *circleSite) verify(state operation.State, parameters map[string]any) (operation.Operation, operation.Report) {
+	s.t.Helper()
+	op := s.kind(operation.KindVerify, parameters)
+	op = s.finish(op.ID, state)
+	return op, s.report(op.ID)
+}
+
+func found(r *operation.Report) operation.Differences {
+	return operation.Differences{Missing: r.Missing, Extra: r.Extra, Different: r.Different}
+}
+
+// requireExamples requires one example of each kind there is.
+func requireExamples(t testing.TB, d operation.Differences, e operation.Examples) {
+	t.Helper()
+	require.Equal(t, d.Missing > 0, e.Missing != nil)
+	require.Equal(t, d.Extra > 0, e.Extra != nil)
+	require.Equal(t, d.Different > 0, e.Different != nil)
+	if e.Missing != nil {
+		require.NotEmpty(t, e.Missing.Series)
+		require.NotEmpty(t, e.Missing.Source)
+		require.Empty(t, e.Missing.Destination)
+	}
+	if e.Extra != nil {
+		require.Empty(t, e.Extra.Source)
+		require.NotEmpty(t, e.Extra.Destination)
+	}
+	if e.Different != nil {
+		require.NotEmpty(t, e.Different.Field)
+		require.NotEmpty(t, e.Different.Source)
+		require.NotEmpty(t, e.Different.Destination)
+		require.NotEqual(t, e.Different.Source, e.Different.Destination)
+		require.NotZero(t, e.Different.Time)
+	}
+}
+
+// schemas are the databases and policies of all servers.
+func (s *circleSite) schemas() map[string]any {
+	s.t.Helper()
+	out := map[string]any{}
+	for _, b := range s.all() {
+		for place := range b.dump() {
+			out[b.URL()+" "+place.Database] = b.policies(place.Database)
+		}
+	}
+	return out
+}
+
+// awkward are points of one circle alone, with names that have to be quoted, in a
+// database that nobody else has.
+func awkward() string {
+	return `odd\ name\,x,tag\ key=a\,b\=c,ü=\"q\" v=1i,s="line one
+line two, \"quoted\" \\" 1699833600000000000
+odd\ name\,x,tag\ key=🙂 v=2i,f=1e300,b=true 1699833600000000001
+_odd v=-9223372036854775808i 1699920000000000000
+`
+}
+
+func TestVerifyFindsAndRepairsWhatDiffers(t *testing.T) {
+	t.Parallel()
+	s := newCircleSite(t, 2, 2)
+	s.start()
+	s.scatter(diceOf(t), usual(1500))
+	s.strayMeasurement(0)
+	for circle, db := range []string{"left only", "right only"} {
+		s.members[circle][0].exec(`CREATE DATABASE "` + db + `" WITH DURATION INF REPLICATION 1 SHARD DURATION 1d NAME "own"`)
+		s.members[circle][1].exec(`CREATE DATABASE "` + db + `" WITH DURATION INF REPLICATION 1 SHARD DURATION 1d NAME "own"`)
+		for _, line := range strings.SplitAfter(strings.ReplaceAll(awkward(), "line one\n", "line one|"), "\n") {
+			if line == "" {
+				continue
+			}
+			measurement := "odd name,x"
+			if strings.HasPrefix(line, "_") {
+				measurement = "_odd"
+			}
+			s.ownerOf(circle, db, measurement).write(db, "own", strings.ReplaceAll(line, "line one|", "line one\n"))
+		}
+	}
+	before, schemas := s.dump(), s.schemas()
+	want := s.compared(before, 0, 1)
+	require.Greater(t, want.Missing, int64(100))
+	require.Greater(t, want.Extra, int64(100))
+	require.Greater(t, want.Different, int64(100))
+
+	// By value, both ways round.
+	op, report := s.verify(operation.PartiallyFailed, map[string]any{"circle_id": 0})
+	require.Equal(t, want, found(&report), asJSON(t, report.Problems))
+	require.False(t, report.Equal)
+	require.Equal(t, operation.DepthDigest, report.Depth)
+	require.Equal(t, report.Slices.Total, report.Slices.Equal+report.Slices.Unequal)
+	require.Positive(t, report.Slices.Unequal)
+	require.Zero(t, report.Slices.ByCount)
+	requireExamples(t, want, report.Examples)
+	require.Nil(t, report.Repair)
+	require.Empty(t, op.Scope)
+	require.Equal(t, "unequal", op.Error.Code)
+	require.Contains(t, op.Error.Detail, fmt.Sprintf("%d points are missing at circle 1", want.Missing))
+	require.Contains(t, op.Error.Detail, "/report")
+	require.Equal(t, op.Progress.Tasks.Total, op.Progress.Tasks.Done)
+	require.Equal(t, op.Progress.Points.Estimated, op.Progress.Points.Verified)
+	require.Equal(t, op.Progress.Measurements.Total, op.Progress.Measurements.Done)
+	require.Zero(t, op.Progress.Bytes.Written)
+	listed := operation.Differences{}
+	for _, p := range report.Problems {
+		listed.Missing += p.Missing
+		listed.Extra += p.Extra
+		listed.Different += p.Different
+		requireExamples(t, operation.Differences{Missing: p.Missing, Extra: p.Extra, Different: p.Different}, p.Examples)
+	}
+	if report.Unreported == 0 {
+		require.Equal(t, want, listed)
+	}
+	_, report = s.verify(operation.PartiallyFailed, map[string]any{"circle_id": 1, "against_circle_id": 0, "depth": "digest"})
+	require.Equal(t, operation.Differences{Missing: want.Extra, Extra: want.Missing, Different: want.Different}, found(&report))
+	requireContents(t, before, s.dump())
+	require.Equal(t, schemas, s.schemas(), "nothing is written, policies neither")
+
+	// What is missing is copied from the side that is named, and nothing replaced.
+	op, report = s.verify(operation.PartiallyFailed, map[string]any{"circle_id": 0, "repair": true, "repair_from": "circle"})
+	require.Equal(t, []string{"circle/0", "circle/1"}, op.Scope)
+	require.Equal(t, want, found(&report))
+	after := s.filled(before, 0, 1)
+	requireContents(t, after, s.dump())
+	left := s.compared(after, 0, 1)
+	require.Zero(t, left.Missing)
+	require.Equal(t, &operation.Repair{From: operation.SideCircle, Copied: want.Missing, Left: left}, report.Repair)
+	require.Equal(t, "unequal", op.Error.Code)
+
+	_, report = s.verify(operation.PartiallyFailed, map[string]any{"circle_id": 0, "repair": true, "repair_from": "against"})
+	require.Equal(t, left, found(&report))
+	after = s.filled(after, 1, 0)
+	requireContents(t, after, s.dump())
+	require.Equal(t, &operation.Repair{From: operation.SideAgainst, Copied: left.Extra, Left: s.compared(after, 0, 1)}, report.Repair)
+	require.Equal(t, operation.Differences{Different: left.Different}, report.Repair.Left)
+
+	// Only values differ now, which counts don't see.
+	_, report = s.verify(operation.Succeeded, map[string]any{"circle_id": 0, "depth": "count"})
+	require.True(t, report.Equal)
+	require.Equal(t, report.Slices.Total, report.Slices.ByCount)
+	require.NotEmpty(t, report.Notes)
+	_, report = s.verify(operation.PartiallyFailed, map[string]any{"circle_id": 0})
+	require.Equal(t, operation.Differences{Different: left.Different}, found(&report))
+
+	s.complete(s.ask("/resync"))
+	op, report = s.verify(operation.Succeeded, map[string]any{"circle_id": 0})
+	require.True(t, report.Equal)
+	require.Contains(t, op.Result.Note, "equal: ")
+	require.Empty(t, report.Problems)
+	require.Zero(t, report.Examples)
+}

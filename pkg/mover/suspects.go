@@ -1,0 +1,245 @@
+package mover
+
+import (
+	"context"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"ringmaster/pkg/lineproto"
+	"ringmaster/pkg/operation"
+)
+
+// suspects are points of which two ends held different things when they were
+// looked at: it may only have been the moment, since what a client writes does not
+// come to two circles at the same time.
+type suspects struct {
+	points map[uint64]struct{}
+	// full says that there were too many to remember: every point is one.
+	full bool
+	// spans are the times of those of each slice, by its number.
+	spans []timeSpan
+	hash  hasher
+}
+
+type timeSpan struct{ first, last int64 }
+
+// maxSuspects bounds what is remembered, to a few megabytes.
+const maxSuspects = 100_000
+
+func newSuspects(slices int) *suspects {
+	s := &suspects{points: map[uint64]struct{}{}, spans: make([]timeSpan, slices)}
+	for i := range s.spans {
+		s.spans[i] = timeSpan{math.MaxInt64, math.MinInt64}
+	}
+	return s
+}
+
+func (s *suspects) key(slice int, series *lineproto.Series, ns int64) uint64 {
+	return mix(s.hash.series(series)^uint64(slice+1)*0x9e3779b97f4a7c15, uint64(ns)^0xd1b54a32d192ed03)
+}
+
+func (s *suspects) add(slice int, series *lineproto.Series, ns int64) {
+	at := &s.spans[slice]
+	at.first, at.last = min(at.first, ns), max(at.last, ns)
+	if len(s.points) >= maxSuspects {
+		s.full = true
+		return
+	}
+	s.points[s.key(slice, series, ns)] = struct{}{}
+}
+
+func (s *suspects) has(slice int, series *lineproto.Series, ns int64) bool {
+	if s.full {
+		return true
+	}
+	_, ok := s.points[s.key(slice, series, ns)]
+	return ok
+}
+
+// suspect reports whether a point that differs counts, and remembers it if so.
+func (c *comparison) suspect(slice int, series *lineproto.Series, ns int64) bool {
+	if c.numbers != nil {
+		slice = c.numbers[slice]
+	}
+	if c.among != nil && !c.among.has(slice, series, ns) {
+		return false
+	}
+	if c.found != nil {
+		c.found.add(slice, series, ns)
+	}
+	return true
+}
+
+// lookPauses returns how long to wait before each further look at what differs.
+func lookPauses() []time.Duration {
+	return []time.Duration{250 * time.Millisecond, 750 * time.Millisecond, 1500 * time.Millisecond, 2500 * time.Millisecond}
+}
+
+// lookAtLeast is for how long a point has to differ to count as different, as long
+// as nothing else comes right in the meantime.
+const lookAtLeast = time.Second
+
+// compareLasting compares slices and looks again, a few times, at the points that
+// differ: what is left are those that differed every time. c is for the first look;
+// matters says which differences are worth another one.
+func (t *transfer) compareLasting(ctx context.Context, chosen []operation.Slice, c *comparison, matters func(*difference) bool) ([]difference, error) {
+	found := newSuspects(len(chosen))
+	c.found = found
+	diffs, err := t.compare(ctx, chosen, c)
+	if err != nil {
+		return nil, err
+	}
+	var waited time.Duration
+	for _, pause := range lookPauses() {
+		var which []int
+		before := int64(0)
+		for i := range diffs {
+			if d := &diffs[i]; matters(d) {
+				which, before = append(which, i), before+d.missing+d.extra+d.different
+			}
+		}
+		if len(which) == 0 {
+			break
+		}
+		if err := t.pause(ctx, pause); err != nil {
+			return nil, err
+		}
+		waited += pause
+		if found, err = t.lookAgain(ctx, chosen, diffs, which, found); err != nil {
+			return nil, err
+		}
+		after := int64(0)
+		for _, i := range which {
+			after += diffs[i].missing + diffs[i].extra + diffs[i].different
+		}
+		if after == before && waited >= lookAtLeast {
+			break
+		}
+	}
+	return diffs, nil
+}
+
+// lookAgain compares the points once more that have differed in some slices, and
+// corrects what is known of these.
+func (t *transfer) lookAgain(ctx context.Context, chosen []operation.Slice, diffs []difference, which []int, among *suspects) (*suspects, error) {
+	narrow := pick(chosen, which)
+	for n, i := range which {
+		narrow[n].From, narrow[n].To, narrow[n].Last = among.spans[i].first, among.spans[i].last, true
+	}
+	found := newSuspects(len(chosen))
+	now, err := t.compare(ctx, narrow, &comparison{among: among, found: found, numbers: which})
+	if err != nil {
+		return nil, err
+	}
+	for n, i := range which {
+		d, was := now[n], diffs[i]
+		// What has come meanwhile is at both ends.
+		d.destination = was.destination + max(was.absent-d.absent, 0)
+		d.source = was.source + max(was.alone-d.alone, 0)
+		diffs[i] = d
+	}
+	return found, nil
+}
+
+// pause waits, and shows that the task is alive.
+func (t *transfer) pause(ctx context.Context, d time.Duration) error {
+	t.job.Alive()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
+}
+
+// maxExampleValue bounds a value in an example.
+const maxExampleValue = 200
+
+func example(s *lineproto.Series, ns int64, field string, source, destination *lineproto.Value) *operation.Example {
+	return &operation.Example{
+		Series: seriesName(s), Time: time.Unix(0, ns).UTC(), Field: clipTo(field, maxExample),
+		Source: valueText(source), Destination: valueText(destination),
+	}
+}
+
+// explain completes the examples of a difference by the slice that they are of.
+func (d *difference) explain(s *operation.Slice) {
+	if d.extra == 0 {
+		d.examples.Extra = nil // a further row of the source had the rest
+	}
+	for _, e := range []*operation.Example{d.examples.Missing, d.examples.Extra, d.examples.Different} {
+		if e != nil {
+			e.Database, e.RetentionPolicy = clipTo(s.Database, maxExample), clipTo(s.RetentionPolicy, maxExample)
+		}
+	}
+}
+
+func valueText(v *lineproto.Value) string {
+	switch {
+	case v == nil || v.Kind == lineproto.Null:
+		return ""
+	case v.Kind == conflict:
+		return "several values"
+	case v.Kind == lineproto.String && len(v.Str) > maxExampleValue:
+		short := *v
+		short.Str = v.Str[:maxExampleValue]
+		return strings.ToValidUTF8(short.String(), "\uFFFD") + "…"
+	default:
+		return strings.ToValidUTF8(v.String(), "\uFFFD")
+	}
+}
+
+func clipTo(text string, most int) string {
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return text
+}
+
+// firstValue is the index of the first value that is not null; 0 if all are.
+func firstValue(values []lineproto.Value) int {
+	return max(slices.IndexFunc(values, func(v lineproto.Value) bool { return v.Kind != lineproto.Null }), 0)
+}
+
+// showMissing keeps an example of a point of which the destination lacks a field.
+func (c *comparison) showMissing(d *difference, field int) {
+	if d.examples.Missing == nil && len(c.row.fields) > 0 {
+		d.examples.Missing = example(c.row.series, c.row.ns, c.row.fields[field], &c.row.values[field], nil)
+	}
+}
+
+// showDifferent keeps an example of a point whose field has another value at the
+// destination.
+func (c *comparison) showDifferent(d *difference, field int) {
+	if d.examples.Different == nil {
+		d.examples.Different = example(c.row.series, c.row.ns, c.row.fields[field], &c.row.values[field], &c.held.values[c.at[field]])
+	}
+}
+
+// showMore keeps an example of a point of which the destination has more fields.
+func (c *comparison) showMore(d *difference) {
+	h := &c.held
+	if d.examples.Extra != nil {
+		return
+	}
+	for i := range h.values {
+		if h.values[i].Kind != lineproto.Null && !h.seen[i] {
+			d.examples.Extra = example(c.row.series, c.row.ns, c.to[i], nil, &h.values[i])
+			return
+		}
+	}
+}
+
+// showAlone keeps an example of the destination's point, which the source lacks.
+func (c *comparison) showAlone(d *difference) {
+	t := &c.destination
+	if d.examples.Extra != nil || len(t.Fields()) == 0 {
+		return
+	}
+	at := firstValue(t.Values())
+	d.examples.Extra = example(t.Series(), t.last, t.Fields()[at], nil, &t.Values()[at])
+}
