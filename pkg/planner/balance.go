@@ -281,9 +281,14 @@ func (g *cohort) follow(r *routed, name string, sources []*survey) {
 	}
 	for ; len(r.rest) > 0 && r.rest[0].measurement == name; r.rest = r.rest[1:] {
 		route := &r.d.routes[r.rest[0].route]
-		g.ways = append(g.ways, way{
-			from: g.index(r.s.place), to: g.index(sources[route.to].place), wave: route.wave, mutual: route.rule.Mutual,
-		})
+		if route.still {
+			continue
+		}
+		from, to := r.s.place, sources[route.to].place
+		if route.inward {
+			from, to = to, from
+		}
+		g.ways = append(g.ways, way{from: g.index(from), to: g.index(to), wave: route.wave, mutual: route.rule.Mutual})
 	}
 }
 

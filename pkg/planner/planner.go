@@ -140,14 +140,10 @@ func (p *Planner) Plan(ctx context.Context, op *operation.Operation, at Layout, 
 			plan.Notes = append(plan.Notes, fmt.Sprintf("%s: the points of %d measurement windows are estimated from a sample", s.url, s.sampled))
 		}
 	}
-	if verify, ok := parameters.(operation.Verify); ok {
-		r.describe(&plan)
-		if verify.Repair {
-			plan.Policies = policies(sources, found, flowOf(verify))
-		}
-	} else if !e.units {
-		plan.Policies = policies(sources, found, forward)
+	if !e.units {
+		plan.Policies = policies(sources, found)
 	}
+	r.describe(&plan)
 	if v.asked() {
 		if err := v.show(ctx, &plan, &e, found); err != nil {
 			return plan, err
@@ -271,8 +267,8 @@ func bundle(ctx context.Context, plan *operation.Plan, sources []*survey, found 
 // policies lists what has to exist at each destination before points arrive:
 // all policies of a database that has anything to move there. Where sources
 // disagree about a policy, the one that keeps points longest counts, so that no
-// point is refused. flow says from where to where the points of a route go.
-func policies(sources []*survey, found [][]look, flow func(source int, r *route) (from, to int)) []operation.PlanPolicy {
+// point is refused.
+func policies(sources []*survey, found [][]look) []operation.PlanPolicy {
 	type target struct {
 		backend  int
 		database string
@@ -289,8 +285,14 @@ func policies(sources []*survey, found [][]look, flow func(source int, r *route)
 		for _, l := range found[i] {
 			d := &s.databases[l.database]
 			r := &d.routes[d.moving[l.moving].route]
-			from, to := flow(i, r)
-			give(from, to, d.name)
+			switch {
+			case r.still:
+				continue
+			case r.inward:
+				give(r.to, i, d.name)
+			default:
+				give(i, r.to, d.name)
+			}
 			if r.rule.Mutual {
 				for _, end := range r.ends {
 					give(end, i, d.name)
@@ -331,9 +333,6 @@ func policies(sources []*survey, found [][]look, flow func(source int, r *route)
 	})
 	return out
 }
-
-// forward is the flow of every move.
-func forward(source int, r *route) (from, to int) { return source, r.to }
 
 // keepsLonger compares durations of retention; 0 is for ever.
 func keepsLonger(a, b time.Duration) bool {

@@ -159,12 +159,12 @@ func distinct(all []moving) int {
 // route routes one measurement from all that hold it, who come in the order of
 // their indexes.
 func (r *router) route(n measurementName, holders []int) {
-	switch r.move.(type) {
+	switch move := r.move.(type) {
 	case operation.Resync:
 		r.routeResync(n, holders)
 		return
 	case operation.Verify:
-		r.routeVerify(n, holders)
+		r.routeVerify(n, holders, move)
 		return
 	default:
 	}

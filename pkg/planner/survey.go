@@ -75,6 +75,9 @@ type route struct {
 	// back: the backend that holds it is the destination, and what it is to be
 	// compared with the source.
 	back bool
+	// still: nothing is written on this way, both ends are only compared. inward:
+	// what is written comes from the other end.
+	still, inward bool
 	// windows are those of each policy; a clear has the same for all of them.
 	windows [][]operation.Window
 }

@@ -36,27 +36,33 @@ func (r *router) compares(s *survey, db, measurement string) bool {
 }
 
 // routeVerify joins both sides of a measurement, whichever of them holds it.
-func (r *router) routeVerify(n measurementName, holders []int) {
+func (r *router) routeVerify(n measurementName, holders []int, v operation.Verify) {
 	if len(r.circles) == 1 {
 		for _, i := range holders {
-			r.send(r.sources[i], n, route{to: r.reader(0, n.database, n.measurement), rule: operation.Rule{HoldsMore: true}})
+			r.send(r.sources[i], n, route{to: r.reader(0, n.database, n.measurement), still: true, rule: operation.Rule{HoldsMore: true}})
 		}
 		return
 	}
 	side, against := r.reader(0, n.database, n.measurement), r.reader(1, n.database, n.measurement)
-	there := slices.Contains(holders, against)
+	here, there := slices.Contains(holders, side), slices.Contains(holders, against)
+	way := route{to: against, still: !v.Repair, inward: v.RepairFrom == operation.SideAgainst}
 	switch {
-	case slices.Contains(holders, side) && there:
-		r.send(r.sources[side], n, route{to: against, ends: []int{against}})
-	case slices.Contains(holders, side):
-		r.send(r.sources[side], n, route{to: against})
+	case here && there:
+		way.ends = []int{against}
+		r.send(r.sources[side], n, way)
+	case here:
+		r.send(r.sources[side], n, way)
 	case there:
-		r.send(r.sources[against], n, route{to: side, back: true})
+		way.to, way.back, way.inward = side, true, !way.inward
+		r.send(r.sources[against], n, way)
 	}
 }
 
 // describe says in the plan what a person has to know about what is compared.
 func (r *router) describe(plan *operation.Plan) {
+	if _, ok := r.move.(operation.Verify); !ok {
+		return
+	}
 	for i := range r.circles {
 		if c := &r.circles[i]; c.FormerRules {
 			plan.FormerOwners = append(plan.FormerOwners, c.Circle.ID)
@@ -70,16 +76,5 @@ func (r *router) describe(plan *operation.Plan) {
 		if first := r.sources[s.place]; first.circle != s.circle {
 			plan.Notes = append(plan.Notes, fmt.Sprintf("%s and %s are one server: what both circles keep there is held once and compared with nothing", first.url, s.url))
 		}
-	}
-}
-
-// flowOf says from where to where a repair copies the points of a route.
-func flowOf(v operation.Verify) func(source int, r *route) (from, to int) {
-	return func(source int, r *route) (int, int) {
-		from, to := source, r.to
-		if r.back != (v.RepairFrom == operation.SideAgainst) {
-			from, to = to, from
-		}
-		return from, to
 	}
 }
