@@ -36,7 +36,7 @@ func (s *system) newHandler(token string, intake *controller.Intake) (*httpapi.E
 			{Name: "nats", Run: s.bus.Probe},
 			{Name: "projection", Run: func(context.Context) error { return s.projection.Ready() }},
 		},
-		Metrics: s.metrics(), AsyncAPI: events.AsyncAPI(), Auth: admin,
+		Doctor: s.newDoctor(), Metrics: s.metrics(), AsyncAPI: events.AsyncAPI(), Auth: admin,
 		Draining: s.draining, Logger: s.logger,
 	})
 	if err != nil {

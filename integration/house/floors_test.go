@@ -80,6 +80,7 @@ func rooms() []room {
 		{"pkg/progress", engine},
 		{"pkg/health", engine},
 		{"pkg/gateway/query", engine},
+		{"pkg/doctor", engine},
 
 		{"pkg/httpapi", dialect},
 		{"pkg/httpapi/operations", dialect},

@@ -39,21 +39,42 @@ const (
 	restartPause = 20 * time.Second
 )
 
+// Disk is the room on the disk of a directory.
+type Disk struct {
+	Dir        string
+	Free, Size int64
+	// MinFree is what has to stay free.
+	MinFree int64
+}
+
+// DiskOf reads how much room there is in a directory.
+func DiskOf(dir string) (Disk, error) {
+	free, size, err := diskSpace(dir)
+	if err != nil {
+		return Disk{}, fmt.Errorf("reading the free space of %s: %w", dir, err)
+	}
+	return Disk{Dir: dir, Free: free, Size: size, MinFree: min(maxMinFree, size/minFreePart)}, nil
+}
+
+// Disk reads how much room the store has.
+func (s *Server) Disk() (Disk, error) {
+	d, err := DiskOf(filepath.Join(s.dir, "jetstream"))
+	if s.minFree != 0 {
+		d.MinFree = s.minFree
+	}
+	return d, err
+}
+
 // Space returns a *SpaceError when, after more bytes have been written, less of the
 // store's disk would be free than has to be. Whoever stores much asks before: on a
 // disk that is full JetStream acknowledges nothing, without saying so.
 func (s *Server) Space(more int64) error {
-	dir := filepath.Join(s.dir, "jetstream")
-	free, size, err := diskSpace(dir)
+	d, err := s.Disk()
 	if err != nil {
-		return fmt.Errorf("reading the free space of %s: %w", dir, err)
+		return err
 	}
-	minFree := s.minFree
-	if minFree == 0 {
-		minFree = min(maxMinFree, size/minFreePart)
-	}
-	if free-more < minFree {
-		return &SpaceError{Dir: dir, Free: free, MinFree: minFree + more}
+	if d.Free-more < d.MinFree {
+		return &SpaceError{Dir: d.Dir, Free: d.Free, MinFree: d.MinFree + more}
 	}
 	return nil
 }

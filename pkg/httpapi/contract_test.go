@@ -20,7 +20,7 @@ func whole(t testing.TB, cfg httpapi.Config, b *httpapitest.Backend) *httpapi.En
 	t.Helper()
 	native, err := operations.New(operations.Deps{
 		Submitter: b, Controls: httpapitest.Controls{Backend: b}, Leases: b, Operations: httpapitest.Operations{Backend: b}, Records: httpapitest.Records{Backend: b},
-		Topology: b, Serving: b, Prober: b, Flags: b, Workers: b, Feed: b, Results: b,
+		Topology: b, Serving: b, Prober: b, Flags: b, Workers: b, Doctor: b, Feed: b, Results: b,
 		Metrics: textHandler("ringmaster_up 1\n"), AsyncAPI: events.AsyncAPI(),
 		Auth: httpapi.NewAdminAuth("token"), Now: httpapitest.Now,
 	})

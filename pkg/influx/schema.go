@@ -39,20 +39,40 @@ type RetentionPolicy struct {
 
 // Ping asks for the server's version.
 func (c *Client) Ping(ctx context.Context) (version string, err error) {
+	said, err := c.ping(ctx)
+	return said.Get("X-Influxdb-Version"), err
+}
+
+// Clock asks what time it is at the server, to the second; the zero time if it does
+// not say.
+func (c *Client) Clock(ctx context.Context) (time.Time, error) {
+	said, err := c.ping(ctx)
+	if err != nil || said.Get("Date") == "" {
+		return time.Time{}, err
+	}
+	at, err := http.ParseTime(said.Get("Date"))
+	if err != nil {
+		return time.Time{}, fmt.Errorf("reading the time of %s: %w", c.URL(), err)
+	}
+	return at, nil
+}
+
+// ping returns the headers of an answer to a ping.
+func (c *Client) ping(ctx context.Context) (http.Header, error) {
 	op := "pinging " + c.URL()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base.String()+"/ping", nil)
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", op, err)
+		return nil, fmt.Errorf("%s: %w", op, err)
 	}
 	res, err := c.do(c.reads, req)
 	if err != nil {
-		return "", c.broke(ctx, op, err)
+		return nil, c.broke(ctx, op, err)
 	}
 	defer discard(res.Body)
 	if res.StatusCode != http.StatusNoContent && res.StatusCode != http.StatusOK {
-		return "", refused(op, res, classifyQuery)
+		return nil, refused(op, res, classifyQuery)
 	}
-	return res.Header.Get("X-Influxdb-Version"), nil
+	return res.Header, nil
 }
 
 // Databases lists the databases of the users: without _internal and without

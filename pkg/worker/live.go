@@ -20,15 +20,12 @@ type Info struct {
 	Version   string    `json:"version"`
 	Slots     int       `json:"slots"`
 	StartedAt time.Time `json:"started_at"`
+	// Clock is what time it was by the worker's clock when it renewed its lease.
+	Clock time.Time `json:"clock,omitzero"`
 }
 
 // present keeps the lease that says this worker is alive.
 func (w *Worker) present(ctx context.Context) {
-	info, err := json.Marshal(w.options.Info)
-	if err != nil {
-		w.options.Logger.ErrorContext(ctx, "describing this worker", "error", err)
-		return
-	}
 	var lease *bus.Lease
 	defer func() {
 		if lease != nil {
@@ -38,12 +35,19 @@ func (w *Worker) present(ctx context.Context) {
 		}
 	}()
 	for ctx.Err() == nil {
+		now := w.options.Info
+		now.Clock = time.Now().UTC()
+		info, err := json.Marshal(now)
+		if err != nil {
+			w.options.Logger.ErrorContext(ctx, "describing this worker", "error", err)
+			return
+		}
 		// Cut off in the middle, it would leave a lease that nobody gives back.
 		call, done := context.WithTimeout(context.WithoutCancel(ctx), w.options.Drain)
 		if lease == nil {
 			lease, err = w.leases.Acquire(call, ledger.WorkerLease(w.options.ID), info)
 		} else {
-			err = lease.Renew(call)
+			err = lease.RenewWith(call, info)
 		}
 		done()
 		if err != nil && ctx.Err() == nil {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"ringmaster/pkg/doctor"
 	"ringmaster/pkg/gateway/ingest"
 	"ringmaster/pkg/gateway/query"
 	"ringmaster/pkg/httpapi"
@@ -87,6 +88,8 @@ type Backend struct {
 	Probes   map[string]httpapi.BackendStatus
 	Live     []operations.WorkerInfo
 	LiveErr  error
+	// Findings are what the doctor finds.
+	Findings []doctor.Finding
 
 	MigratingCircles []int
 	ResyncingFlag    bool
@@ -438,6 +441,9 @@ func (b *Backend) Backends(context.Context) map[string]httpapi.BackendStatus { r
 func (b *Backend) Workers(context.Context) ([]operations.WorkerInfo, error) {
 	return slices.Clone(b.Live), b.LiveErr
 }
+
+// Examine returns Findings.
+func (b *Backend) Examine(context.Context) []doctor.Finding { return slices.Clone(b.Findings) }
 
 // Flags returns the flags set so far.
 func (b *Backend) Flags(context.Context) ([]int, bool, error) {

@@ -123,6 +123,7 @@ type Deps struct {
 	Feed    Feed
 	Results ResultLog
 	Checks  []Check
+	Doctor  Doctor
 	// Metrics serves /metrics.
 	Metrics http.Handler
 	// AsyncAPI is the contract of the messages, in YAML.
@@ -203,6 +204,7 @@ func (rm *room) register(r gin.IRouter) {
 	v1.GET("/workers", httpapi.NoQuery, rm.workers)
 	v1.GET("/leases", httpapi.NoQuery, rm.leases)
 	v1.POST("/leases/:key/break", httpapi.NoQuery, rm.breakLease)
+	v1.GET("/doctor", httpapi.NoQuery, rm.doctor)
 	v1.GET("/feed", rm.feed)
 	v1.GET("/events/results", httpapi.NoQuery, rm.results)
 	v1.GET("/events/results/:counter", httpapi.NoQuery, rm.results)

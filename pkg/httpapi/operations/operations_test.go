@@ -41,7 +41,7 @@ func newEngine(t *testing.T, b *httpapitest.Backend, change ...func(*operations.
 	t.Helper()
 	d := operations.Deps{
 		Submitter: b, Controls: httpapitest.Controls{Backend: b}, Leases: b, Operations: httpapitest.Operations{Backend: b}, Records: httpapitest.Records{Backend: b},
-		Topology: b, Serving: b, Prober: b, Flags: b, Workers: b, Feed: b, Results: b,
+		Topology: b, Serving: b, Prober: b, Flags: b, Workers: b, Doctor: b, Feed: b, Results: b,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 			_, _ = w.Write([]byte("ringmaster_up 1\n"))
