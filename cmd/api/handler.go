@@ -146,6 +146,14 @@ func (c census) Loads(ctx context.Context) map[string]influxproxy.BackendLoad {
 	return out
 }
 
+// trouble says why a backend that answers does not store what is written to it.
+func (p prober) trouble(url string) string {
+	if s := p.health.Backends(context.Background())[url]; s.Active && s.Writes == health.WritesFailed {
+		return s.Error
+	}
+	return ""
+}
+
 // workers lists the workers whose leases live.
 type workers struct{ leases *bus.Leases }
 
@@ -185,6 +193,16 @@ func (l leases) Break(ctx context.Context, key string, by operation.Intent) (boo
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// slots counts the task slots of the workers whose leases live.
+func (w workers) slots(ctx context.Context) (int, error) {
+	live, err := worker.Live(ctx, w.leases)
+	n := 0
+	for _, l := range live {
+		n += l.Slots
+	}
+	return n, err
 }
 
 // records reads the ledger for the native API.

@@ -155,6 +155,7 @@ func (s *system) serve(ctx context.Context, ready func(address string)) error {
 	services.Go(func() error { return s.retention.Run(ctx) })
 	control := controller.New(s.engine.Ledger, s.engine.Queue, s.engine.Leases, s.engine.Planner, controller.Options{
 		ID: s.engine.ID, Accord: s.session, Settler: s.engine.Mover, Logger: s.logger,
+		Slots: workers{s.engine.Leases}.slots, Trouble: prober{s.prober}.trouble,
 	})
 	services.Go(func() error { return control.Run(ctx) })
 	transitions := &controller.Transitions{

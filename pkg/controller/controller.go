@@ -51,6 +51,11 @@ type Options struct {
 	// on meanwhile. Without them it is for nobody else to write.
 	Accord  Accord
 	Settler Settler
+	// Slots counts the task slots of all live workers, and Trouble says why a backend
+	// that answers does not store what is written to it, "" when it does: both for
+	// previews, and nil where nobody knows.
+	Slots   func(context.Context) (int, error)
+	Trouble func(url string) string
 	Logger  *slog.Logger
 	Now     func() time.Time
 }

@@ -233,7 +233,7 @@ func (t *turn) layout(ctx context.Context) (planner.Layout, error) {
 		return planner.Layout{}, err
 	}
 	state := &epochs.Value.Serving
-	if err := t.transitionInTheWay(state, p.Circles(len(current.Circles))); err != nil {
+	if err := t.transitionInTheWay(state, p.Circles(len(current.Circles))); err != nil && !op.DryRun {
 		return planner.Layout{}, err
 	}
 	var former *topology.Topology
@@ -298,8 +298,11 @@ func errEpochChanged(epoch uint64) error {
 
 // makePlan surveys, plans and stores, and moves the operation on.
 func (t *turn) makePlan(ctx context.Context) error {
-	if err := t.awaitOpen(ctx); err != nil {
-		return err
+	if !t.record.Value.DryRun {
+		// Who only looks need not wait until all is there to be seen.
+		if err := t.awaitOpen(ctx); err != nil {
+			return err
+		}
 	}
 	at, err := t.layout(ctx)
 	if err != nil {
@@ -314,6 +317,9 @@ func (t *turn) makePlan(ctx context.Context) error {
 		return err
 	}
 	if err := checkPlan(&plan); err != nil {
+		return err
+	}
+	if err := t.preview(ctx, &plan); err != nil {
 		return err
 	}
 	doc, err := t.ledger.PutDocument(ctx, t.record.Value.ID, "plan", plan)

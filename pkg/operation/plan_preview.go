@@ -9,8 +9,8 @@ type Preview struct {
 	Skew    *PlanSkew     `json:"skew,omitempty"`
 	// TopMovers are the largest of the plan's measurements by points, at most
 	// MaxTopMovers.
-	TopMovers []PlanMeasurement `json:"top_movers,omitempty"`
-	Duration  *PlanDuration     `json:"duration,omitempty"`
+	TopMovers []PlanMover   `json:"top_movers,omitempty"`
+	Duration  *PlanDuration `json:"duration,omitempty"`
 	// Refusals are what the operation would be refused for or would trip over, at most
 	// MaxRefusals; RefusalsLeftOut counts the others.
 	Refusals        []Refusal `json:"refusals,omitempty"`
@@ -46,6 +46,17 @@ type PlanBalance struct {
 	// AfterClear is, for what copies, what would be left once a clear has dropped
 	// what the backend does not own.
 	AfterClear *Holding `json:"after_clear,omitempty"`
+}
+
+// PlanMover is a measurement that moves between two backends, which are given by their
+// URLs.
+type PlanMover struct {
+	Database    string `json:"database"`
+	Measurement string `json:"measurement"`
+	From        string `json:"from"`
+	To          string `json:"to"`
+	Points      int64  `json:"points"`
+	Bytes       int64  `json:"bytes"`
 }
 
 // PlanSkew is how uneven a circle is: the points of its largest backend over the mean

@@ -26,6 +26,8 @@ type preview struct {
 	op      *operation.Operation
 	sources []*survey
 	router  *router
+	// largest are the measurements with most to move.
+	largest []operation.PlanMeasurement
 
 	mu       sync.Mutex
 	refusals []operation.Refusal
@@ -152,7 +154,12 @@ func largest(all []operation.PlanMeasurement) []operation.PlanMeasurement {
 // show completes a plan: balance, skew, movers, refusals and where the numbers come
 // from. found is what the estimation has seen.
 func (v *preview) show(ctx context.Context, plan *operation.Plan, e *estimation, found [][]look) error {
-	plan.TopMovers = movers(v.sources, found)
+	v.largest = movers(v.sources, found)
+	for _, m := range v.largest {
+		plan.TopMovers = append(plan.TopMovers, operation.PlanMover{
+			Database: m.Database, Measurement: m.Measurement, From: v.sources[m.From].url, To: v.sources[m.To].url, Points: m.Points, Bytes: m.Bytes,
+		})
+	}
 	if err := v.all(ctx, v.size); err != nil {
 		return err
 	}

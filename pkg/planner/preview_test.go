@@ -64,7 +64,7 @@ func TestARebalanceIsPreviewed(t *testing.T) {
 	require.Equal(t, yours[1], plan.TopMovers[0].Measurement)
 	require.EqualValues(t, 2010, plan.TopMovers[0].Points)
 	require.EqualValues(t, 1010, plan.TopMovers[1].Points)
-	require.Equal(t, []int{0, 1}, []int{plan.TopMovers[0].From, plan.TopMovers[0].To})
+	require.Equal(t, []string{first.URL(), r.servers[0][1].URL()}, []string{plan.TopMovers[0].From, plan.TopMovers[0].To})
 	require.EqualValues(t, 3020, plan.Totals.Points)
 	require.Empty(t, plan.Refusals)
 	require.Contains(t, plan.EstimateSource, "5 of 5 measurements counted")

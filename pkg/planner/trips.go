@@ -26,7 +26,7 @@ func (v *preview) trips(ctx context.Context, plan *operation.Plan, e *estimation
 	if e.units {
 		return nil
 	}
-	return v.conflicts(ctx, plan)
+	return v.conflicts(ctx)
 }
 
 // unreadable tells of a measurement that a backend does not let anybody read, once.
@@ -196,9 +196,9 @@ func (v *preview) ambiguousAt(ctx context.Context, s *survey, slice *operation.S
 
 // conflicts compares the types of the largest measurements with those at their
 // destinations.
-func (v *preview) conflicts(ctx context.Context, plan *operation.Plan) error {
-	for i := range plan.TopMovers {
-		m := &plan.TopMovers[i]
+func (v *preview) conflicts(ctx context.Context) error {
+	for i := range v.largest {
+		m := &v.largest[i]
 		from, to := v.sources[m.From], v.sources[m.To]
 		l := to.listed(m.Database)
 		if to.lost || from.lost || l == nil || !l.has(m.Measurement) || from.listed(m.Database) == nil {

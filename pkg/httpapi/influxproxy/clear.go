@@ -28,6 +28,7 @@ func readClear(p params, t *topology.Topology) (operation.Move, *operation.Tunin
 // clearParameters are those that a clear takes, in both generations' names.
 func clearParameters() []string {
 	return []string{
-		"circle_id", "older_than_seconds", "db", "dbs", "cpus", "worker", "batch", "limit", "depth", "dry_run", "ha_addrs", "u", "p", "pretty",
+		"circle_id", "older_than_seconds", "db", "dbs", "cpus", "worker", "batch", "limit", "depth", "dry_run", "hold", "reason",
+		"ha_addrs", "u", "p", "pretty",
 	}
 }

@@ -65,6 +65,9 @@ func (rm *room) start(v verb) gin.HandlerFunc {
 	}
 }
 
+// maxReason bounds the reason of a request, in bytes, as the native API does.
+const maxReason = 1000
+
 // request reads what a call asks for: first what belongs to the verb, then what
 // all have in common.
 func (v verb) request(p params, t *topology.Topology) (operation.Move, operation.Request, error) {
@@ -80,6 +83,14 @@ func (v verb) request(p params, t *topology.Topology) (operation.Move, operation
 	if err != nil {
 		return nil, none, err
 	}
+	hold, err := p.flag("hold", errHold)
+	if err != nil {
+		return nil, none, err
+	}
+	reason := p.get("reason")
+	if len(reason) > maxReason {
+		return nil, none, errReason
+	}
 	raw, err := json.Marshal(draft)
 	if err != nil {
 		return nil, none, errParameters
@@ -89,7 +100,7 @@ func (v verb) request(p params, t *topology.Topology) (operation.Move, operation
 	if err != nil {
 		return nil, none, translate(err)
 	}
-	return move, operation.Request{Kind: v.kind, Parameters: raw, DryRun: dryRun}, nil
+	return move, operation.Request{Kind: v.kind, Parameters: raw, DryRun: dryRun, Hold: hold, Reason: reason}, nil
 }
 
 // translate says in the dialect's words which parameter the operation refused.
@@ -115,6 +126,8 @@ func translate(err error) error {
 		return errSeconds
 	case "since":
 		return errSince
+	case "hold":
+		return errHoldTwice
 	case "older_than_seconds":
 		return errOlder
 	default:

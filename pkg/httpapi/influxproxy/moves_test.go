@@ -304,3 +304,28 @@ func TestWhatStandsBeforeEveryVerb(t *testing.T) {
 		require.Equal(t, "key-1", b.Submitted()[0].IdempotencyKey)
 	}
 }
+
+// TestEveryMoveCanBeHeldAndHasAReason: in the query or in the form, whatever the call.
+func TestEveryMoveCanBeHeldAndHasAReason(t *testing.T) {
+	t.Parallel()
+	for _, call := range []string{
+		"/rebalance?circle_id=0&operation=add", "/recovery?from_circle_id=0&to_circle_id=1", "/resync?seconds=0", "/clear?circle_id=0", "/cleanup?circle_id=0",
+	} {
+		b := httpapitest.NewBackend()
+		c := serve(t, b)
+		w := c.Do("POST", call+"&hold=true&reason=the+disk+is+full", "")
+		require.Equal(t, http.StatusAccepted, w.Status, call)
+		require.Equal(t, "accepted\n", w.Body)
+		require.Equal(t, httpapitest.ID(1), w.Header.Get("X-Operation-Id"))
+		require.Equal(t, "/v1/operations/"+httpapitest.ID(1), w.Header.Get("Location"))
+		c.Do("POST", call, "dry_run=true&reason=look", httpapitest.Form())
+		all := b.Submitted()
+		require.Len(t, all, 2)
+		require.True(t, all[0].Hold)
+		require.False(t, all[0].DryRun)
+		require.Equal(t, "the disk is full", all[0].Reason)
+		require.True(t, all[1].DryRun)
+		require.False(t, all[1].Hold)
+		require.Equal(t, "look", all[1].Reason)
+	}
+}

@@ -167,6 +167,8 @@ func TestBadInputOfEveryVerb(t *testing.T) {
 			{"depth=deep", "invalid depth"},
 			{"depth=COUNT", "invalid depth"},
 			{"dry_run=perhaps", "invalid dry_run"},
+			{"hold=perhaps", "invalid hold"},
+			{"reason=" + strings.Repeat("x", 1001), "invalid reason, require at most 1000 bytes"},
 			{"db=%zz", "invalid query parameter"},
 			{"db=a;b", "invalid query parameter"},
 		} {
