@@ -5,6 +5,7 @@ const (
 	NounOperation    = "operation"
 	NounRemoval      = "removal"
 	NounProgress     = "progress"
+	NounStall        = "stall"
 	NounTask         = "task"
 	NounTaskProgress = "task-progress"
 )
@@ -36,6 +37,8 @@ func Address(p Payload) string {
 		return EventSubject(p.OperationID, NounRemoval)
 	case OperationProgress:
 		return EventSubject(p.OperationID, NounProgress)
+	case OperationStall:
+		return EventSubject(p.OperationID, NounStall)
 	case TaskChange:
 		return EventSubject(p.OperationID, NounTask)
 	case TaskProgress:

@@ -34,6 +34,7 @@ func Messages() []Message {
 		event[OperationChange](),
 		event[OperationProgress](),
 		event[OperationRemove](),
+		event[OperationStall](),
 		event[TaskChange](),
 		event[TaskProgress](),
 		event[AuditRecord](),

@@ -35,6 +35,7 @@ type aggregate struct {
 	bytes    operation.ByteCounts
 	finished []int32
 	waits    []operation.Wait
+	oldest   oldest
 	phase    operation.Phase
 	rate     rate
 }
@@ -130,6 +131,7 @@ func (a *aggregate) allTasks(work, verifying int) int {
 // update reads the task records.
 func (a *aggregate) update(tasks taskSet) *aggregate {
 	a.tasks, a.bytes, a.waits = operation.TaskCounts{}, operation.ByteCounts{}, nil
+	a.oldest.tasks = a.oldest.tasks[:0]
 	a.points = operation.PointCounts{Estimated: a.plan.Totals.Points}
 	a.sources = map[string]operation.PointCounts{}
 	clear(a.finished)
@@ -170,10 +172,7 @@ func (a *aggregate) update(tasks taskSet) *aggregate {
 		a.points.Verified += task.Points.Verified
 		a.bytes.Read += task.Bytes.Read
 		a.bytes.Written += task.Bytes.Written
-		if !task.State.Ended() {
-			a.waits = append(a.waits, task.Waits...)
-		}
-		a.count(task.State)
+		a.count(&task)
 	}
 	if planned == len(a.plan.Tasks) {
 		a.points.Estimated = estimated
@@ -201,9 +200,9 @@ func (a *aggregate) update(tasks taskSet) *aggregate {
 	return a
 }
 
-// count counts a task by its state; those that wait are the others.
-func (a *aggregate) count(state operation.TaskState) {
-	switch state {
+// count adds a task by its state, and what an unfinished one waits for.
+func (a *aggregate) count(task *operation.Task) {
+	switch task.State {
 	case operation.TaskDone:
 		a.tasks.Done++
 	case operation.TaskFailed:
@@ -211,6 +210,10 @@ func (a *aggregate) count(state operation.TaskState) {
 	case operation.TaskRunning:
 		a.tasks.Running++
 	case operation.TaskWaiting:
+	}
+	if !task.State.Ended() {
+		a.waits = append(a.waits, task.Waits...)
+		a.oldest.add(task)
 	}
 }
 
@@ -258,7 +261,8 @@ func proven(id string, round int, tasks taskSet) bool {
 func (a *aggregate) progress(now time.Time) operation.Progress {
 	p := operation.Progress{
 		Phase: a.phase, Tasks: a.tasks, Points: a.points, Bytes: a.bytes, AsOf: now.UTC(),
-		Backends: map[string]operation.BackendProgress{},
+		OldestTasks: slices.Clone(a.oldest.tasks),
+		Backends:    map[string]operation.BackendProgress{},
 	}
 	type database struct {
 		from int
@@ -404,9 +408,5 @@ func (t *turn) tellProgress(ctx context.Context) {
 	}
 	t.told = now
 	t.view.update(t.tasks)
-	waits := t.view.waits[:min(len(t.view.waits), maxWaits)]
-	if w := t.idleWait(); w != nil {
-		waits = append(waits, *w)
-	}
-	t.tell(ctx, t.view.progress(now), waits)
+	t.tell(ctx, t.view.progress(now), t.waits())
 }

@@ -93,10 +93,10 @@ func (t *turn) awaitWorkers(ctx context.Context) error {
 				task = id
 			}
 		}
-		t.tell(ctx, t.record.Value.Progress, []operation.Wait{{
+		t.waitAt(ctx, &operation.Wait{
 			Gate: "cancel", Measured: fmt.Sprintf("%d tasks are still in the hands of workers", len(alive)),
 			Limit: "none, or a lease that has run out", Since: since, TaskID: task,
-		}})
+		})
 		if err := pauseFor(ctx, stoppingPause); err != nil {
 			return err
 		}

@@ -93,6 +93,8 @@ type Controller struct {
 	// each of those that could not be driven on could not.
 	owned    map[string]bool
 	troubled map[string]time.Time
+	// moves is how far each of them was when it last moved on.
+	moves map[string]moving
 	// changed gets something for each of those whose record has changed.
 	changed map[string]chan struct{}
 	// orphans are the records without a command, with when that was first seen.
@@ -104,7 +106,7 @@ type Controller struct {
 func New(l *ledger.Ledger, q *bus.Queue, leases *bus.Leases, p Planner, o Options) *Controller {
 	return &Controller{
 		ledger: l, queue: q, leases: leases, planner: p, options: o.withDefaults(),
-		owned: map[string]bool{}, troubled: map[string]time.Time{}, changed: map[string]chan struct{}{}, orphans: map[string]time.Time{},
+		owned: map[string]bool{}, troubled: map[string]time.Time{}, moves: map[string]moving{}, changed: map[string]chan struct{}{}, orphans: map[string]time.Time{},
 	}
 }
 
@@ -291,6 +293,14 @@ func (c *Controller) forget(open []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	maps.DeleteFunc(c.troubled, func(id string, _ time.Time) bool { return !slices.Contains(open, id) })
+	maps.DeleteFunc(c.moves, func(id string, _ moving) bool { return !slices.Contains(open, id) })
+}
+
+// resting notes that nothing is to move: the time until it does again counts anew.
+func (c *Controller) resting(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.moves, id)
 }
 
 // fine notes that an operation has been driven on.

@@ -50,15 +50,15 @@ func (t *turn) awaitOpen(ctx context.Context) error {
 		})
 		if !opening {
 			if told {
-				t.tell(ctx, t.record.Value.Progress, nil)
+				t.waitAt(ctx, nil)
 			}
 			return t.options.Accord.AwaitWrites(ctx, view.Revision)
 		}
 		told = true
-		t.tell(ctx, t.record.Value.Progress, []operation.Wait{{
+		t.waitAt(ctx, &operation.Wait{
 			Gate: "transition", Measured: fmt.Sprintf("epoch %d is at step %s", t.record.Value.Epoch, serving.Opening),
 			Limit: "every process writes to the new owners", Since: since,
-		}})
+		})
 		pause := time.NewTimer(openPatience)
 		select {
 		case <-ctx.Done():
@@ -330,15 +330,15 @@ func (t *turn) awaitDirect(ctx context.Context) error {
 		backlogs := t.options.Accord.View().State.Backlogs
 		if len(backlogs) == 0 {
 			if told {
-				t.tell(ctx, t.record.Value.Progress, nil)
+				t.waitAt(ctx, nil)
 			}
 			return nil
 		}
 		told = true
-		t.tell(ctx, t.record.Value.Progress, []operation.Wait{{
+		t.waitAt(ctx, &operation.Wait{
 			Gate: "hints", Backend: backlogs[0].Backend, Measured: operation.Clip(string(backlogs[0].Mode) + ": " + backlogs[0].Reason),
 			Limit: "no writes wait for any backend", Since: since,
-		}})
+		})
 		pause := time.NewTimer(openPatience)
 		select {
 		case <-ctx.Done():

@@ -37,12 +37,12 @@ type turn struct {
 	idle      time.Time
 	// barred is the last wave that has been looked at for what it must not begin.
 	barred int
-	// movement is how far the tasks were when they last moved on, at moved.
-	movement movement
-	moved    time.Time
+	// crew says how many workers there are, while no task is taken.
+	crew string
 
-	// telling guards sequence, which numbers progress events: a survey waits for
-	// several backends at once. told is when the last progress was sent.
+	// telling guards sequence, which numbers progress events, and, while it is planned,
+	// the record: a survey waits for several backends at once. told is when the last
+	// progress was sent.
 	telling  sync.Mutex
 	sequence uint64
 	told     time.Time
@@ -122,6 +122,7 @@ func (t *turn) step(ctx context.Context) (again bool, err error) {
 		}
 		return true, t.carryApproved(ctx)
 	case operation.Paused:
+		t.resting(op.ID)
 		return false, t.rest(ctx)
 	case operation.Running:
 		return true, t.runTasks(ctx, op.Kind.Work())
@@ -191,23 +192,24 @@ func (t *turn) failOn(ctx context.Context, err error) error {
 	case permanent(err):
 		return t.fail(ctx, "backend_refused", err.Error())
 	case errors.Is(err, ledger.ErrUnreadable), errors.Is(err, ledger.ErrNoDocument):
-		return t.fail(ctx, "record_unreadable", err.Error()+"; start it again: what is copied stays copied")
+		return t.fail(ctx, "record_unreadable", err.Error()+"; "+operation.PersonMustAct("start it again: what is copied stays copied"))
 	case errors.As(err, &invalid):
 		return t.fail(ctx, "invalid_parameters", err.Error())
 	}
 	since := t.trouble(t.record.Value.ID)
 	after := t.options.Now().Sub(since)
 	if after >= t.options.GiveUp {
-		gaveUp := t.fail(ctx, "gave_up", fmt.Sprintf("%v (for %s; start it again: what is copied stays copied)", err, after.Round(time.Second)))
+		gaveUp := t.fail(ctx, "gave_up", fmt.Sprintf("%v (for %s; %s)", err, after.Round(time.Second),
+			operation.PersonMustAct("mend what it says and start the operation again: what is copied stays copied")))
 		if gaveUp != nil {
 			return errors.Join(err, gaveUp)
 		}
 		return nil
 	}
-	t.tell(ctx, t.record.Value.Progress, []operation.Wait{{
+	t.waitAt(ctx, &operation.Wait{
 		Gate: "controller", Measured: operation.Clip(err.Error()),
 		Limit: "given up after " + t.options.GiveUp.String(), Since: since.UTC(),
-	}})
+	})
 	return err
 }
 
@@ -310,9 +312,10 @@ func (t *turn) makePlan(ctx context.Context) error {
 	}
 	if !t.inTrouble() {
 		// Who planned before may have died while it showed a wait.
-		t.tell(ctx, t.record.Value.Progress, nil)
+		t.waitAt(ctx, nil)
 	}
-	plan, err := t.planner.Plan(ctx, &t.record.Value, at, t)
+	op := t.record.Value // what it waits for is shown in the record meanwhile
+	plan, err := t.planner.Plan(ctx, &op, at, t)
 	if err != nil {
 		return err
 	}
@@ -461,13 +464,7 @@ func (t *turn) finish(ctx context.Context, state operation.State, v *operation.V
 func (t *turn) Alive() {}
 
 // Wait implements planner.Job: what planning waits for is told as progress.
-func (t *turn) Wait(w *operation.Wait) {
-	waits := []operation.Wait{}
-	if w != nil {
-		waits = append(waits, *w)
-	}
-	t.tell(context.Background(), t.record.Value.Progress, waits)
-}
+func (t *turn) Wait(w *operation.Wait) { t.waitAt(context.Background(), w) }
 
 // PutChunk implements planner.Job.
 func (t *turn) PutChunk(ctx context.Context, n int, slices []operation.Slice) (operation.Document, error) {
@@ -476,11 +473,16 @@ func (t *turn) PutChunk(ctx context.Context, n int, slices []operation.Slice) (o
 
 // tell publishes progress and waits as they are at this moment.
 func (t *turn) tell(ctx context.Context, p operation.Progress, waits []operation.Wait) {
+	t.telling.Lock()
+	defer t.telling.Unlock()
 	if waits == nil {
 		waits = []operation.Wait{}
 	}
-	t.telling.Lock()
-	defer t.telling.Unlock()
+	t.emitProgress(ctx, p, waits)
+}
+
+// emitProgress is tell for who holds telling.
+func (t *turn) emitProgress(ctx context.Context, p operation.Progress, waits []operation.Wait) {
 	// The clock makes the sequence rise also from one controller to the next.
 	t.sequence = max(t.sequence+1, uint64(max(t.options.Now().UnixMilli(), 1)))
 	t.ledger.Emit(ctx, "", events.OperationProgress{

@@ -295,7 +295,7 @@ func TestLostNudgesAreRepublished(t *testing.T) {
 	require.NoError(t, r.queue.PurgeOperation(t.Context(), op.ID))
 	r.awaitQueue(2)
 	wait := r.awaitWait(op.ID, "worker")
-	require.Equal(t, "no worker has taken a task", wait.Measured)
+	require.Equal(t, "no worker has taken a task: 0 workers are alive, 0 of their 0 slots are busy", wait.Measured)
 	r.work(1)
 	r.finish(op.ID, operation.Succeeded)
 	r.awaitQueue(0)
@@ -328,21 +328,75 @@ func TestAnOperationThatStallsSaysSo(t *testing.T) {
 	op := r.submit(add)
 	stalled := func() []operation.Condition { return r.read(op.ID).Conditions }
 	require.Eventually(t, func() bool { return len(stalled()) == 1 }, patience, tick)
+	require.Equal(t, operation.Running, r.read(op.ID).State)
+	require.Eventually(t, func() bool { return stalled()[0].Wait != nil }, patience, tick, "nobody takes its task")
 	c := stalled()[0]
 	require.Equal(t, "stalled", c.Type)
-	require.NotEmpty(t, c.Reason)
-	require.Equal(t, operation.Running, r.read(op.ID).State)
+	require.InDelta(t, 0.2, c.LimitSeconds, 1e-9)
+	require.Equal(t, "worker", c.Wait.Gate)
+	for _, part := range []string{"0 workers are alive, 0 of their 0 slots are busy", "one with a free slot", c.Wait.Since.Format(time.RFC3339)} {
+		require.Contains(t, c.Reason, part)
+	}
+	oldest := r.awaitProgress(op.ID, func(p *operation.Progress) bool { return len(p.OldestTasks) > 0 }).OldestTasks[0]
+	require.Equal(t, "c1-000001", oldest.ID)
+	require.Equal(t, operation.TaskWaiting, oldest.State)
+	require.Equal(t, r.tasks(op.ID)["c1-000001"].CreatedAt, oldest.Since)
 	first.stop()
 	r.control(soon)
 	r.work(1)
 	require.Eventually(t, func() bool { return r.tasks(op.ID)["c1-000001"].State == operation.TaskRunning }, patience, tick)
-	require.Equal(t, []operation.Condition{c}, stalled())
+	require.Equal(t, c.Since, stalled()[0].Since, "who takes it over has yet to see it move")
 	require.Eventually(t, func() bool {
 		goOn <- struct{}{}
 		return len(stalled()) == 0
 	}, patience, 5*tick)
 	close(goOn)
 	require.Empty(t, r.finish(op.ID, operation.Succeeded).Conditions)
+	var told []events.OperationStall
+	for _, p := range r.events(op.ID, events.NounStall) {
+		told = append(told, p.(events.OperationStall))
+	}
+	require.GreaterOrEqual(t, len(told), 2)
+	require.True(t, told[0].Stalled)
+	require.Equal(t, c.Since, told[0].Since)
+	require.False(t, told[len(told)-1].Stalled)
+	for i := range told {
+		require.Equal(t, i%2 == 0, told[i].Stalled, "beginning and end take turns")
+	}
+}
+
+// TestPlanningThatStallsSaysSo: before there is any task, too, and only until it goes
+// on or is paused.
+func TestPlanningThatStallsSaysSo(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, ttl, work{0, 1, 0, named("a", 4)})
+	paused := make(chan struct{})
+	r.planner.planning = func(n int, job planner.Job) error {
+		if n > 1 {
+			return nil
+		}
+		since := time.Now().Add(-time.Hour)
+		job.Wait(&operation.Wait{Gate: "backend_answers", Backend: "http://b2:1", Measured: "status 503: busy", Limit: "given up after 2h0m0s", Since: since})
+		<-paused
+		return context.Canceled
+	}
+	r.control()
+	op := r.submit(add)
+	require.Eventually(t, func() bool { return r.stall(op.ID) != nil }, patience, tick)
+	c := r.stall(op.ID)
+	require.Equal(t, "http://b2:1", c.Wait.Backend)
+	require.Contains(t, c.Reason, "http://b2:1 waits at backend_answers: status 503: busy (given up after 2h0m0s), since ")
+	require.InDelta(t, 300, c.LimitSeconds, 1e-9)
+	require.Len(t, r.events(op.ID, events.NounStall), 1)
+	_, err := r.controls().Pause(t.Context(), op.ID, operation.Intent{At: time.Now(), Who: "test"})
+	require.NoError(t, err)
+	close(paused)
+	require.Nil(t, r.stall(op.ID), "what is paused does not stall")
+	require.Eventually(t, func() bool { return len(r.events(op.ID, events.NounStall)) == 2 }, patience, tick)
+	_, err = r.controls().Resume(t.Context(), op.ID, operation.Intent{At: time.Now(), Who: "test"})
+	require.NoError(t, err)
+	r.work(1)
+	r.finish(op.ID, operation.Succeeded)
 }
 
 // Records that vanish: a planned task follows from the plan and is made again;

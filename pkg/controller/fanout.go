@@ -38,7 +38,8 @@ func (t *turn) runTasks(ctx context.Context, phase operation.Phase) error {
 		}
 	}
 	if first {
-		if err := t.planner.Prepare(ctx, &t.record.Value, &plan, t); err != nil {
+		op := t.record.Value
+		if err := t.planner.Prepare(ctx, &op, &plan, t); err != nil {
 			return err
 		}
 	}
@@ -114,7 +115,8 @@ func (t *turn) fetch(ctx context.Context, id string) error {
 
 // errTaskLost ends an operation of whose tasks one is gone for good.
 func errTaskLost(id string) error {
-	return &operation.Error{Code: "task_lost", TaskID: id, Detail: fmt.Sprintf("the record of task %s is gone; start the operation again: what is copied stays copied", id)}
+	return &operation.Error{Code: "task_lost", TaskID: id, Detail: fmt.Sprintf("the record of task %s is gone; %s", id,
+		operation.PersonMustAct("start the operation again: what is copied stays copied"))}
 }
 
 // readShare bounds the part of the time that is spent on reading all tasks: of a

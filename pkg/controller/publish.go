@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -77,7 +78,41 @@ func (t *turn) publish(ctx context.Context) error {
 	case t.idle.IsZero():
 		t.idle = now
 	}
+	if t.idleFor() > t.leases.TTL() {
+		if t.crew, err = t.workersAlive(ctx); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// workersAlive says how many workers there are and how much they have to do.
+func (t *turn) workersAlive(ctx context.Context) (string, error) {
+	workers, slots, busy := 0, 0, 0
+	for e, err := range t.leases.Bucket().List(ctx, "") {
+		if err != nil {
+			return "", fmt.Errorf("listing workers: %w", err)
+		}
+		if _, ok := ledger.WorkerOfLease(e.Key); ok {
+			var info struct {
+				Slots int `json:"slots"`
+			}
+			_ = json.Unmarshal(e.Value, &info) // one that cannot be read has none
+			workers++
+			slots += info.Slots
+		} else if ledger.IsTaskLease(e.Key) {
+			busy++
+		}
+	}
+	return fmt.Sprintf("%d workers are alive, %d of their %d slots are busy", workers, busy, slots), nil
+}
+
+// idleFor is how long tasks have been waiting while none was taken.
+func (t *turn) idleFor() time.Duration {
+	if t.idle.IsZero() {
+		return 0
+	}
+	return t.options.Now().Sub(t.idle)
 }
 
 // workers is how many tasks of one source may run at once; 0 means any number.
@@ -113,10 +148,12 @@ func (t *turn) liveTasks(ctx context.Context) (map[string]bool, error) {
 // idleWait says that no worker has taken a task for longer than a lease, which
 // is how long the work of a dead one lies idle; nil while one has.
 func (t *turn) idleWait() *operation.Wait {
-	if t.idle.IsZero() || t.options.Now().Sub(t.idle) <= t.leases.TTL() {
+	if t.idleFor() <= t.leases.TTL() {
 		return nil
 	}
-	return &operation.Wait{
-		Gate: "worker", Measured: "no worker has taken a task", Limit: "one with a free slot", Since: t.idle.UTC(),
+	measured := "no worker has taken a task"
+	if t.crew != "" {
+		measured += ": " + t.crew
 	}
+	return &operation.Wait{Gate: "worker", Measured: measured, Limit: "one with a free slot", Since: t.idle.UTC()}
 }

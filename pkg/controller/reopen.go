@@ -153,7 +153,8 @@ func (t *turn) carryApproved(ctx context.Context) error {
 	if err := checkPlan(&plan); err != nil {
 		return err
 	}
-	difference, err := t.planner.Changed(ctx, &t.record.Value, at, &plan, t)
+	asked := t.record.Value // what it waits for is shown in the record meanwhile
+	difference, err := t.planner.Changed(ctx, &asked, at, &plan, t)
 	if err != nil {
 		return err
 	}

@@ -317,6 +317,28 @@ func (r *rig) awaitWait(id, gate string) operation.Wait {
 	return found
 }
 
+// stall is the condition that says that nothing moves.
+func (r *rig) stall(id string) *operation.Condition {
+	op := r.read(id)
+	return op.Stall()
+}
+
+// awaitProgress waits for a progress that has something, and returns it.
+func (r *rig) awaitProgress(id string, has func(*operation.Progress) bool) operation.Progress {
+	r.t.Helper()
+	var found operation.Progress
+	require.Eventually(r.t, func() bool {
+		for _, p := range r.events(id, events.NounProgress) {
+			if e, ok := p.(events.OperationProgress); ok && has(&e.Progress) {
+				found = e.Progress
+				return true
+			}
+		}
+		return false
+	}, patience, 5*tick, "progress")
+	return found
+}
+
 // present counts the processes that tell their epoch.
 func (r *rig) present() int {
 	r.t.Helper()

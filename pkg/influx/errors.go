@@ -78,6 +78,23 @@ func (e *Error) Server() string { return e.Op[strings.LastIndexByte(e.Op, ' ')+1
 // Unwrap returns what broke the request on the way, if anything did.
 func (e *Error) Unwrap() error { return e.cause }
 
+// OutOfTime reports whether what ended the request was time: the connection was
+// silent for too long in the middle of it, or the server gave it up itself. The
+// same request for less may succeed. A connection that could not be made in time is
+// not meant.
+func (e *Error) OutOfTime() bool {
+	switch e.Status {
+	case 0:
+		return errors.Is(e.cause, os.ErrDeadlineExceeded)
+	case http.StatusGatewayTimeout, http.StatusRequestTimeout:
+		return true
+	case http.StatusInternalServerError:
+		return e.Message == "timeout" // a write that took longer than write-timeout
+	default:
+		return strings.HasPrefix(e.Message, "query-timeout limit exceeded")
+	}
+}
+
 // IsTransient reports whether err is an [Error] that trying again may mend.
 func IsTransient(err error) bool {
 	var e *Error

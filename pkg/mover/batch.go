@@ -192,7 +192,7 @@ func (b *batcher) row(slice int, ns int64, values []lineproto.Value) error {
 		}
 	}
 	b.batch.add(slice, lines)
-	if b.batch.rows >= b.t.BatchRows || len(lines) >= b.t.BatchBytes {
+	if b.batch.rows >= max(b.t.BatchRows>>b.t.halved, min(b.t.BatchRows, leastBatch)) || len(lines) >= b.t.BatchBytes {
 		return b.send()
 	}
 	return nil
@@ -286,6 +286,10 @@ func (t *transfer) writing(ctx context.Context, to *end, of *operation.Slice, re
 
 // buffers keeps a task's batch memory from one group to the next.
 type buffers struct{ idle []*batch }
+
+// leastBatch is the least number of points of a batch that is made smaller because it
+// took too long.
+const leastBatch = 100
 
 // bufferKept bounds the memory of a buffer that is kept: a single row may have
 // taken 25 MB.

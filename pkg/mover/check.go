@@ -114,11 +114,12 @@ func (c *checking) group(ctx context.Context, group []int, limit time.Duration) 
 func (c *checking) compareGroup(ctx context.Context, group []int, limit time.Duration) error {
 	var found judgement
 	var states []operation.Evidence
-	err := c.patiently(ctx, "comparing "+c.source.URL()+" with "+c.destination.URL(), limit, func(ctx context.Context) (err error) {
+	err := c.timely(ctx, "comparing "+c.source.URL()+" with "+c.destination.URL(), limit, group, func(ctx context.Context) (err error) {
 		found, states = judgement{}, make([]operation.Evidence, len(group))
 		return c.compareOnce(ctx, group, &found, states)
 	})
 	var large *tooLargeError
+	var slow *slowError
 	switch {
 	case err == nil:
 		for n, i := range group {
@@ -136,8 +137,24 @@ func (c *checking) compareGroup(ctx context.Context, group []int, limit time.Dur
 		return nil
 	case errors.As(err, &large):
 		return c.handOver(ctx, group[0], large)
+	case errors.As(err, &slow):
+		return c.halve(ctx, group[0], slow)
 	default:
 		return c.forgo(ctx, group[0], err)
+	}
+}
+
+// halve gives the halves of a slice that is too slow to a new task, or reports it at
+// the floor.
+func (c *checking) halve(ctx context.Context, i int, slow *slowError) error {
+	parts := c.halves(ctx, &c.slices[i])
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case len(parts) < 2:
+		return c.forgo(ctx, i, slow.atFloor(&c.slices[i]))
+	default:
+		return c.giveAway(ctx, i, [][]operation.Slice{parts})
 	}
 }
 
@@ -146,7 +163,7 @@ func (c *checking) handOver(ctx context.Context, i int, large *tooLargeError) er
 	parts, err := c.partsOf(ctx, i, large)
 	switch {
 	case err == nil && len(parts) > 1:
-		return c.giveAway(ctx, i, parts)
+		return c.giveAway(ctx, i, bundles(parts, 5*c.PartRows/2))
 	case err == nil:
 		c.whole = true
 		defer func() { c.whole = false }()
@@ -173,7 +190,9 @@ func (c *checking) forgo(ctx context.Context, i int, err error) error {
 func (c *checking) store(ctx context.Context, found *judgement, problems ...operation.SliceError) error {
 	c.verdict.Extend(&found.Verdict)
 	evidence, read, written := slices.Clone(c.evidence), c.read.take(), c.sent.take()
+	timeouts := c.recordTimeouts(nil)
 	return c.job.Checkpoint(ctx, func(task *operation.Task) {
+		timeouts(task)
 		verdict := operation.Verdict{}
 		verdict.Extend(&c.verdict)
 		task.Checkpoint, task.Verdict = evidence, &verdict

@@ -83,10 +83,12 @@ func (t *transfer) failBarred(ctx context.Context) error {
 // that is refused is copied slice by slice, so that the refusal is that slice's
 // alone; each then gets little patience more.
 func (t *transfer) copyGroup(ctx context.Context, group []int, limit time.Duration) error {
-	err := t.patiently(ctx, "copying from "+t.source.URL()+" to "+t.destination.URL(), limit, func(ctx context.Context) error {
+	t.halved = t.slices[group[0]].Halved
+	err := t.timely(ctx, "copying from "+t.source.URL()+" to "+t.destination.URL(), limit, group, func(ctx context.Context) error {
 		return t.tryGroup(ctx, group)
 	})
 	var large *tooLargeError
+	var slow *slowError
 	switch {
 	case err == nil && len(t.withheld.fields) > 0:
 		t.evidence[group[0]].State = operation.SliceFailed
@@ -104,6 +106,8 @@ func (t *transfer) copyGroup(ctx context.Context, group []int, limit time.Durati
 		return nil
 	case errors.As(err, &large):
 		return t.handOver(ctx, group[0], large)
+	case errors.As(err, &slow):
+		return t.halve(ctx, group[0], slow)
 	case t.withhold(&t.slices[group[0]], err):
 		if len(t.withheld.fields) == 1 {
 			defer func() { t.withheld = withheld{} }()
@@ -133,7 +137,8 @@ func aboutSlices(ctx context.Context, err error) bool {
 	var refusal *influx.Error
 	var own *operation.Error
 	var large *tooLargeError
-	return errors.As(err, &refusal) || errors.As(err, &own) || errors.As(err, &large) ||
+	var slow *slowError
+	return errors.As(err, &refusal) || errors.As(err, &own) || errors.As(err, &large) || errors.As(err, &slow) ||
 		errors.Is(err, lineproto.ErrUnrepresentable) || errors.Is(err, influx.ErrUnaddressable) ||
 		errors.Is(err, errDisorder) || errors.Is(err, errMixedExpiry)
 }
@@ -159,9 +164,11 @@ func (t *transfer) checkpoint(ctx context.Context, group []int, problems ...oper
 		}
 	}
 	read, written := t.read.take(), t.sent.take()
+	timeouts := t.recordTimeouts(group)
 	// The record keeps what it is given, while this task goes on.
 	evidence := slices.Clone(t.evidence)
 	return t.store(ctx, evidence, func(task *operation.Task) {
+		timeouts(task)
 		task.Checkpoint = evidence
 		for _, p := range problems {
 			task.AddProblem(p)

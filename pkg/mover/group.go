@@ -34,7 +34,7 @@ func (t *transfer) groups(slices []operation.Slice, pending func(i int) bool) []
 		s := &slices[i]
 		if len(current) > 0 {
 			first := &slices[current[0]]
-			if s.Database != first.Database || s.RetentionPolicy != first.RetentionPolicy ||
+			if t.alone(current[0]) || t.alone(i) || s.Database != first.Database || s.RetentionPolicy != first.RetentionPolicy ||
 				len(current) >= t.GroupSlices || points+s.Points > t.GroupPoints {
 				groups, current, points = append(groups, current), nil, 0
 			}
@@ -46,6 +46,12 @@ func (t *transfer) groups(slices []operation.Slice, pending func(i int) bool) []
 		groups = append(groups, current)
 	}
 	return groups
+}
+
+// alone reports whether a slice is not asked for together with others: it has been
+// too slow before.
+func (t *transfer) alone(i int) bool {
+	return i < len(t.slices) && t.slices[i].Halved > 0 || t.walks[i] != nil
 }
 
 func pick(slices []operation.Slice, indexes []int) []operation.Slice {

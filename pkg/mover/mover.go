@@ -166,7 +166,7 @@ func (m *Mover) Run(ctx context.Context, job Job) error {
 		return fmt.Errorf("opening destination %s: %w", task.Destination, err)
 	}
 	defer destination.Close()
-	t := &transfer{Config: m.config, mover: m, job: job, task: task, began: operation.Began(job.Operation()), source: &end{Client: source, mover: m}, destination: &end{Client: destination, mover: m}}
+	t := &transfer{Config: m.config, mover: m, job: job, task: task, began: operation.Began(job.Operation()), timeouts: task.Timeouts, walks: map[int]*walk{}, source: &end{Client: source, mover: m}, destination: &end{Client: destination, mover: m}}
 	if p, err := operation.ParseMove(job.Operation().Kind, job.Operation().Parameters); err == nil && p.Tuned().Batch > 0 {
 		t.BatchRows = p.Tuned().Batch
 	}
@@ -215,6 +215,15 @@ type transfer struct {
 	withheld withheld
 	// whole is set while a slice is copied however large it is.
 	whole bool
+	// timeouts are the slices that have run out of time, as the record has them or is
+	// about to; silent those of which not even the least part was answered in time.
+	timeouts []operation.SliceTimeouts
+	silent   map[int]bool
+	// halved is how often the slices at hand have been halved: their batches are
+	// smaller by as much.
+	halved int
+	// walks are the slices that are compared part by part.
+	walks map[int]*walk
 	// read and sent are the bytes since the last checkpoint.
 	read, sent byteCount
 }
@@ -227,6 +236,5 @@ func (b *byteCount) take() int64 { return b.Swap(0) }
 
 // patiently is patience.Do for what the task does at both its ends.
 func (t *transfer) patiently(ctx context.Context, what string, limit time.Duration, f func(context.Context) error) error {
-	c := patience.Call{What: what, Clients: []*influx.Client{t.source.Client, t.destination.Client}, Limit: limit, Since: t.began}
-	return t.mover.patience.Do(ctx, c, t.job, f)
+	return t.mover.patience.Do(ctx, t.call(what, limit), t.job, f)
 }

@@ -41,7 +41,7 @@ func (t *transfer) handOver(ctx context.Context, i int, large *tooLargeError) er
 		defer func() { t.whole = false }()
 		return t.copyGroup(ctx, []int{i}, 0)
 	}
-	return t.giveAway(ctx, i, parts)
+	return t.giveAway(ctx, i, bundles(parts, 5*t.PartRows/2))
 }
 
 // partsOf cuts a slice that is too large; what comes back is one part where there is
@@ -59,15 +59,17 @@ func (t *transfer) partsOf(ctx context.Context, i int, large *tooLargeError) (pa
 }
 
 // giveAway gives the parts of a slice to new tasks.
-func (t *transfer) giveAway(ctx context.Context, i int, parts []operation.Slice) error {
-	children, err := t.job.HandOver(ctx, bundles(parts, 5*t.PartRows/2))
+func (t *transfer) giveAway(ctx context.Context, i int, bundles [][]operation.Slice) error {
+	children, err := t.job.HandOver(ctx, bundles)
 	if err != nil {
 		return fmt.Errorf("handing %s over: %w", sliceName(&t.slices[i]), err)
 	}
 	t.evidence[i] = operation.Evidence{State: operation.SliceHandedOver}
 	evidence := slices.Clone(t.evidence)
 	read, written := t.read.take(), t.sent.take()
+	timeouts := t.recordTimeouts([]int{i})
 	return t.job.Checkpoint(ctx, func(task *operation.Task) {
+		timeouts(task)
 		task.Checkpoint = evidence
 		task.Bytes.Read += read
 		task.Bytes.Written += written

@@ -2,6 +2,7 @@ package mover
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -57,6 +58,7 @@ func (t *transfer) verify(ctx context.Context) error {
 	default:
 	}
 	pending := func(i int) bool { return !judged[i].State.Finished() }
+	t.resumeWalks()
 	for _, group := range t.groups(t.slices, pending) {
 		found, err := t.judgeGroup(ctx, group, &of, 0, judging)
 		if err != nil {
@@ -65,7 +67,8 @@ func (t *transfer) verify(ctx context.Context) error {
 		for _, i := range group {
 			judged[i].State = operation.SliceCopied
 		}
-		if err := t.settle(ctx, slices.Clone(judged), found); err != nil {
+		t.forgetWalks(group)
+		if err := t.settle(ctx, slices.Clone(judged), group, found); err != nil {
 			return err
 		}
 	}
@@ -78,10 +81,12 @@ func (t *transfer) verify(ctx context.Context) error {
 	return nil
 }
 
-// settle stores a judgement, joined with those before it.
-func (t *transfer) settle(ctx context.Context, judged operation.Checkpoint, found *judgement) error {
+// settle stores a judgement of some slices, joined with those before it.
+func (t *transfer) settle(ctx context.Context, judged operation.Checkpoint, group []int, found *judgement) error {
 	read := t.read.take()
+	timeouts := t.recordTimeouts(group)
 	return t.store(ctx, judged, func(task *operation.Task) {
+		timeouts(task)
 		verdict := operation.Verdict{}
 		if task.Verdict != nil {
 			verdict.Extend(task.Verdict)
@@ -99,10 +104,17 @@ func (t *transfer) judgeGroup(ctx context.Context, group []int, of *operation.Ta
 	judging func(context.Context, []int, *operation.Task, *judgement) error,
 ) (*judgement, error) {
 	var found judgement
-	err := t.patiently(ctx, "verifying "+t.destination.URL()+" against "+t.source.URL(), limit, func(ctx context.Context) error {
+	what := "verifying " + t.destination.URL() + " against " + t.source.URL()
+	judge := func(ctx context.Context) error {
 		found = judgement{}
 		return judging(ctx, group, of, &found)
-	})
+	}
+	var err error
+	if of.Phase == operation.PhaseDrop {
+		err = t.patiently(ctx, what, limit, judge) // nothing but counts is asked for
+	} else if err = t.walkThrough(ctx, group, what, limit); err == nil {
+		err = t.timely(ctx, what, limit, group, judge)
+	}
 	switch {
 	case err == nil:
 		return &found, nil
@@ -118,6 +130,21 @@ func (t *transfer) judgeGroup(ctx context.Context, group []int, of *operation.Ta
 			found.Extend(&one.Verdict)
 			found.verified += one.verified
 		}
+		return &found, nil
+	}
+	if slow, ok := errors.AsType[*slowError](err); ok {
+		further, err := t.narrow(ctx, group[0])
+		if err != nil {
+			return nil, err
+		}
+		if further {
+			return t.judgeGroup(ctx, group, of, limit, judging)
+		}
+		w := t.walks[group[0]]
+		s := w.part(w.slice, w.at)
+		s.Halved = w.halvings
+		found = judgement{}
+		found.Forgo(t.problem(group[0]), errors.New(slow.atFloor(&s).Detail))
 		return &found, nil
 	}
 	found = judgement{}
@@ -148,7 +175,7 @@ func (t *transfer) judge(ctx context.Context, group []int, of *operation.Task, v
 			if err := t.notCopied(ctx, i, of, v); err != nil {
 				return err
 			}
-		case !e.DestinationEmpty || e.Expired > 0:
+		case !e.DestinationEmpty || e.Expired > 0 || t.walked(i):
 			byPoints = append(byPoints, i)
 		case digest:
 			byDigest = append(byDigest, i)
@@ -365,7 +392,7 @@ func (t *transfer) comparePoints(ctx context.Context, which []int, v *judgement)
 		return nil
 	}
 	slices.Sort(which)
-	diffs, err := t.compare(ctx, pick(t.slices, which), &comparison{})
+	diffs, err := t.compareAll(ctx, which)
 	if err != nil {
 		return err
 	}
@@ -476,21 +503,25 @@ func (t *transfer) expiredAt(ctx context.Context, at *end, i int, lacking int64,
 	if cutoff < s.To {
 		s.To, s.Last = cutoff, false
 	}
-	diffs, err := t.compare(ctx, []operation.Slice{s}, &comparison{})
+	d, err := t.compareSlice(ctx, i, s)
 	if err != nil {
 		return 0, err
 	}
-	return min(lacking, max(refused, of(&diffs[0]))), nil
+	return min(lacking, max(refused, of(&d))), nil
 }
 
 // countExpired counts what was left out of the copy because retention no longer
 // admits it at a destination.
 func (t *transfer) countExpired(ctx context.Context, i int, v *judgement) error {
-	n, err := t.source.Totals(ctx, selections(t.slices[i:i+1]))
-	if err != nil {
-		return err
+	var expired int64
+	for part := range t.windowsOf(i, t.slices[i]) {
+		n, err := t.source.Totals(ctx, selections([]operation.Slice{part}))
+		if err != nil {
+			return err
+		}
+		expired += n[0]
 	}
-	v.Count(operation.Findings{Expired: n[0]})
+	v.Count(operation.Findings{Expired: expired})
 	return nil
 }
 
@@ -511,11 +542,10 @@ func (t *transfer) notCopied(ctx context.Context, i int, of *operation.Task, v *
 	e := &t.evidence[i]
 	found := operation.Findings{Replaced: e.Replaced, Returned: e.Returned}
 	if p.Code == codeTypeConflict {
-		diffs, err := t.compare(ctx, t.slices[i:i+1], &comparison{})
+		d, err := t.compareSlice(ctx, i, t.slices[i])
 		if err != nil {
 			return err
 		}
-		d := &diffs[0]
 		found.Points = operation.ReportPoints{Source: d.source, Destination: d.destination}
 		found.Missing, found.Different, found.Extra = d.missing, d.different, d.extra
 		p.Source, p.Destination, p.Example, p.Examples = d.source, d.destination, d.example, d.examples

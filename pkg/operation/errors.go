@@ -6,6 +6,11 @@ import (
 	"time"
 )
 
+// PersonMustAct is the end of every failure that no further try would mend: what a
+// person has to do before the operation is started again, or retried. What is copied
+// stays copied.
+func PersonMustAct(remedy string) string { return "a person must act: " + remedy }
+
 // ErrNotFound says that there is no operation of that id.
 var ErrNotFound = errors.New("no such operation")
 

@@ -93,6 +93,23 @@ type Condition struct {
 	Type   string    `json:"type"`
 	Reason string    `json:"reason"`
 	Since  time.Time `json:"since"`
+	// LimitSeconds and Wait say of "stalled" for how long nothing may move, and what
+	// is waited for the longest.
+	LimitSeconds float64 `json:"limit_seconds,omitempty"`
+	Wait         *Wait   `json:"wait,omitempty"`
+}
+
+// ConditionStalled is the type of the condition that is shown while nothing moves.
+const ConditionStalled = "stalled"
+
+// Stall is the condition that says that nothing moves; nil when something does.
+func (o *Operation) Stall() *Condition {
+	for i := range o.Conditions {
+		if o.Conditions[i].Type == ConditionStalled {
+			return &o.Conditions[i]
+		}
+	}
+	return nil
 }
 
 // Limits bound what an operation may take from the backends; nil means none.

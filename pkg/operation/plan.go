@@ -25,6 +25,8 @@ type Slice struct {
 	// Expired is set for the part that retention no longer admits: its points
 	// are counted and reported, not copied.
 	Expired bool `json:"expired,omitempty"`
+	// Halved is how often the window was halved because it ran out of time.
+	Halved int `json:"halved,omitempty"`
 }
 
 // nameBytes is what the names of a slice take in a record.

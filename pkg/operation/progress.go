@@ -35,6 +35,30 @@ type Progress struct {
 	// Backends has a row per backend of the circle and per removed backend,
 	// keyed by URL.
 	Backends map[string]BackendProgress `json:"backends,omitempty"`
+	// OldestTasks are the unfinished tasks that have been under way for the longest,
+	// at most MaxOldestTasks: what an operation near its end still waits for.
+	OldestTasks []OldestTask `json:"oldest_tasks,omitempty"`
+}
+
+// MaxOldestTasks bounds the list of the oldest unfinished tasks.
+const MaxOldestTasks = 5
+
+// OldestTask is one of the oldest unfinished tasks of an operation.
+type OldestTask struct {
+	ID    string    `json:"id"`
+	Phase Phase     `json:"phase"`
+	State TaskState `json:"state"`
+	// Attempt counts the attempts so far.
+	Attempt int `json:"attempt"`
+	// Since is when its first attempt began, or, before that, when the task came to
+	// be.
+	Since       time.Time `json:"since"`
+	Source      string    `json:"source"`
+	Destination string    `json:"destination"`
+	// LastError is how its last attempt ended that came to nothing; empty when none
+	// has.
+	LastError string `json:"last_error"`
+	Waits     []Wait `json:"waits"`
 }
 
 // TaskCounts counts tasks by state; Total includes the verification tasks.

@@ -43,7 +43,8 @@ func (t Task) renewed(open bool) Task {
 		t.Remember(t.UpdatedAt, t.Error.Detail)
 	}
 	t.Error, t.Problems, t.Waits = nil, nil, nil
-	t.Setbacks, t.Holder = 0, ""
+	t.Holder, t.Timeouts = "", nil
+	t.Advanced()
 	t.State = TaskDone
 	if open {
 		t.State, t.FinishedAt = TaskWaiting, nil

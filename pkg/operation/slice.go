@@ -17,6 +17,7 @@ type sliceJSON struct {
 	Points          int64     `json:"points,omitempty"`
 	Overlap         bool      `json:"overlap,omitempty"`
 	Expired         bool      `json:"expired,omitempty"`
+	Halved          int       `json:"halved,omitempty"`
 }
 
 // MarshalJSON writes the window's times in RFC 3339, in UTC.
@@ -24,7 +25,7 @@ func (s Slice) MarshalJSON() ([]byte, error) {
 	return json.Marshal(sliceJSON{
 		Database: s.Database, RetentionPolicy: s.RetentionPolicy, Measurement: s.Measurement,
 		From: time.Unix(0, s.From).UTC(), To: time.Unix(0, s.To).UTC(),
-		Last: s.Last, Points: s.Points, Overlap: s.Overlap, Expired: s.Expired,
+		Last: s.Last, Points: s.Points, Overlap: s.Overlap, Expired: s.Expired, Halved: s.Halved,
 	})
 }
 
@@ -37,7 +38,7 @@ func (s *Slice) UnmarshalJSON(data []byte) error {
 	*s = Slice{
 		Database: j.Database, RetentionPolicy: j.RetentionPolicy, Measurement: j.Measurement,
 		From: j.From.UnixNano(), To: j.To.UnixNano(),
-		Last: j.Last, Points: j.Points, Overlap: j.Overlap, Expired: j.Expired,
+		Last: j.Last, Points: j.Points, Overlap: j.Overlap, Expired: j.Expired, Halved: j.Halved,
 	}
 	return nil
 }

@@ -54,8 +54,14 @@ type Task struct {
 	Attempt   int       `json:"attempt"`
 	// Setbacks counts the attempts since the last checkpoint that came to
 	// nothing; see the worker for how many there may be.
-	Setbacks int    `json:"setbacks,omitempty"`
-	Holder   string `json:"holder,omitempty"`
+	Setbacks int `json:"setbacks,omitempty"`
+	// SameErrors counts the setbacks in a row that ended with the same error, since
+	// ErrorSince. Both are of the time since the task last got further.
+	SameErrors int        `json:"same_errors,omitempty"`
+	ErrorSince *time.Time `json:"error_since,omitempty"`
+	// Timeouts are the slices that have run out of time, at most MaxTaskTimeouts.
+	Timeouts []SliceTimeouts `json:"timeouts,omitempty"`
+	Holder   string          `json:"holder,omitempty"`
 	// Checkpoint has an entry per slice once the first one is finished.
 	Checkpoint Checkpoint `json:"checkpoint,omitempty"`
 	Points     TaskPoints `json:"points"`
@@ -97,6 +103,17 @@ type TaskError struct {
 	Detail  string    `json:"detail"`
 }
 
+// SliceTimeouts says how often the request for some slices of a task has run out of
+// time, so that whoever goes on with the task goes on counting.
+type SliceTimeouts struct {
+	// First is the index of the first of Slices slices that are asked for together.
+	First  int `json:"first"`
+	Slices int `json:"slices"`
+	Count  int `json:"count"`
+	// Halvings is how often the window was halved in which the one slice is compared.
+	Halvings int `json:"halvings,omitempty"`
+}
+
 // SliceError says why one slice of a task failed.
 type SliceError struct {
 	Index  int    `json:"index"`
@@ -116,6 +133,7 @@ const (
 	MaxSliceProblems  = 20
 	MaxTaskHistory    = 5
 	MaxReportProblems = 100
+	MaxTaskTimeouts   = 32
 	// MaxProblemBytes bounds the problems of one task together: names may be
 	// as long as 64 KiB.
 	MaxProblemBytes = 128 << 10
@@ -138,6 +156,21 @@ func (t *Task) Remember(at time.Time, detail string) {
 		t.History = t.History[over:]
 	}
 }
+
+// Further is how far the task is, as a number that rises whenever it gets further: a
+// slice more is finished or handed over. Proofs and notes alone don't count.
+func (t *Task) Further() int64 {
+	n := t.Points.Copied + t.Points.Verified + t.Points.Unchanged + t.Points.Dropped
+	for i := range t.Checkpoint {
+		if t.Checkpoint[i].State.Finished() {
+			n++
+		}
+	}
+	return n
+}
+
+// Advanced forgets the setbacks before the task got further.
+func (t *Task) Advanced() { t.Setbacks, t.SameErrors, t.ErrorSince = 0, 0, nil }
 
 // AddProblem remembers why a slice failed, within the bounds.
 func (t *Task) AddProblem(p SliceError) {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"ringmaster/pkg/influx"
@@ -62,6 +63,10 @@ type Call struct {
 	Clients []*influx.Client
 	// Limit, when not 0, bounds the patience with refusals further.
 	Limit time.Duration
+	// TimedOut, when not nil, is told of every time that the call runs out of time at
+	// a backend that is there. The error that it returns ends the call; nil means that
+	// the call is tried again like any other that is refused.
+	TimedOut func(ctx context.Context, err error) error
 	// Since is when what the call belongs to began: an outage that began before
 	// counts from then on, so that every operation has the whole patience.
 	Since time.Time
@@ -74,6 +79,14 @@ type GaveUpError struct {
 	// Away: the backend does not answer at all, so that asking it for something
 	// else is of no use either.
 	Away bool
+}
+
+// Because returns the error with a further reason, before what a person has to do.
+func (e *GaveUpError) Because(reason string) *GaveUpError {
+	own := e.own
+	before, remedy, _ := strings.Cut(own.Detail, operation.PersonMustAct(""))
+	own.Detail = operation.Clip(before + reason + "; " + operation.PersonMustAct(remedy))
+	return &GaveUpError{own: own, Away: e.Away}
 }
 
 func (e *GaveUpError) Error() string { return e.own.Error() }
@@ -110,11 +123,17 @@ func (p *Patience) Do(ctx context.Context, c Call, w Waiter, f func(context.Cont
 		case !errors.As(err, &refusal):
 			return err
 		case refusal.Status == http.StatusUnauthorized, refusal.Status == http.StatusForbidden:
-			return gaveUp(c, true, "%v (check the credentials of this backend and start the operation again)", err)
+			return gaveUp(c, true, "%v (%s)", err,
+				operation.PersonMustAct("check the credentials of this backend and start the operation again"))
 		case refusal.Class != influx.Transient:
 			return err
 		}
 		t := c.trouble(ctx, err, refusal)
+		if c.TimedOut != nil && t.kind != away && refusal.OutOfTime() {
+			if err := c.TimedOut(ctx, err); err != nil {
+				return err
+			}
+		}
 		now := p.config.Now()
 		if began[t].IsZero() {
 			began[t] = now
@@ -179,8 +198,8 @@ func gaveUp(c Call, isAway bool, format string, args ...any) error {
 }
 
 func tooLong(c Call, t trouble, err error, after time.Duration) error {
-	return gaveUp(c, t.kind == away, "%v (for %s; make the backend answer and start the operation again: what is copied stays copied)",
-		err, after.Round(time.Second))
+	return gaveUp(c, t.kind == away, "%v (for %s; %s)", err, after.Round(time.Second),
+		operation.PersonMustAct("make the backend answer and start the operation again: what is copied stays copied"))
 }
 
 // hopeless keeps a task from waiting for a backend that has just been given up

@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime/pprof"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +23,10 @@ import (
 // counts as failed: one that makes its worker die must not take every worker with
 // it. Attempts that were only told to stop do not count.
 const maxSetbacks = 10
+
+// minSameErrors is how many attempts in a row have to end with the same error before
+// it can have lasted too long.
+const minSameErrors = 3
 
 // errStuck ends a task that shows no sign of life.
 var errStuck = errors.New("no progress was made")
@@ -53,7 +60,7 @@ func (w *Worker) claim(ctx context.Context, op operation.Operation, task ledger.
 	if !lacksKey(&t) {
 		t.Waits = nil
 	}
-	if t.State != operation.TaskRunning || !setBack(&t, now, "worker "+t.Holder+" went away") {
+	if t.State != operation.TaskRunning || !setBack(&t, now, "worker "+t.Holder+" went away", w.options.SameError) {
 		t.State, t.Holder, t.Attempt = operation.TaskRunning, w.options.ID, t.Attempt+1
 	}
 	if t.StartedAt == nil {
@@ -80,19 +87,45 @@ const gateKey = "worker_key"
 func lacksKey(t *operation.Task) bool { return len(t.Waits) > 0 && t.Waits[0].Gate == gateKey }
 
 // setBack notes that an attempt came to nothing, and reports whether that was
-// the last one: the task has then failed.
-func setBack(t *operation.Task, now time.Time, detail string) bool {
+// the last one: the task has then failed. It counts over all attempts and processes,
+// since the task last got further.
+func setBack(t *operation.Task, now time.Time, detail string, limit time.Duration) bool {
+	if n := len(t.History); n > 0 && t.ErrorSince != nil && sameError(t.History[n-1].Detail, operation.Clip(detail)) {
+		t.SameErrors++
+	} else {
+		t.SameErrors, t.ErrorSince = 1, &now
+	}
 	t.Remember(now, detail)
 	t.Setbacks++
-	if t.Setbacks < maxSetbacks {
+	lasted := now.Sub(*t.ErrorSince)
+	remedy := operation.PersonMustAct("mend what it says and start the operation again: what is copied stays copied")
+	switch {
+	case t.Setbacks >= maxSetbacks:
+		t.Error = &operation.Error{Code: "too_many_attempts", TaskID: t.ID, Detail: operation.Clip(fmt.Sprintf(
+			"given up after %d attempts in a row without progress; the last ended with: %s; %s", t.Setbacks, detail, remedy))}
+	case t.SameErrors >= minSameErrors && lasted >= limit:
+		t.Error = &operation.Error{Code: "same_error", TaskID: t.ID, Detail: operation.Clip(fmt.Sprintf(
+			"%d attempts in a row have ended with the same error, for %s (given up after %s): %s; %s",
+			t.SameErrors, lasted.Round(time.Second), limit, detail, remedy))}
+	default:
 		return false
 	}
 	t.State, t.FinishedAt = operation.TaskFailed, &now
-	t.Error = &operation.Error{
-		Code: "too_many_attempts", TaskID: t.ID,
-		Detail: operation.Clip(fmt.Sprintf("given up after %d attempts in a row without progress; the last ended with: %s", t.Setbacks, detail)),
-	}
 	return true
+}
+
+// sameError compares two errors but for what differs from one time to the next: words
+// with digits in them, such as ports, times and the names of workers. Addresses count.
+func sameError(a, b string) bool { return slices.Equal(gist(a), gist(b)) }
+
+func gist(text string) []string {
+	words := strings.Fields(text)
+	for i, w := range words {
+		if !strings.Contains(w, "://") && strings.ContainsAny(w, "0123456789") {
+			words[i] = "#"
+		}
+	}
+	return words
 }
 
 // carryOut runs the handler and stores how it ended.
@@ -104,7 +137,10 @@ func (c *claim) carryOut(ctx context.Context) error {
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, func() { cancel(ErrStop) })()
 	c.work = work
-	err := c.whileBeating(ctx, cancel, func() error { return w.handler.Run(work, c) })
+	err := c.whileBeating(ctx, cancel, func() (err error) {
+		pprof.Do(work, labels(c.op().ID, c.id), func(ctx context.Context) { err = w.handler.Run(ctx, c) })
+		return err
+	})
 	// What remains is storing; it may take as long as draining may.
 	store, done := context.WithTimeout(context.WithoutCancel(ctx), w.options.Drain)
 	defer done()
@@ -151,6 +187,8 @@ func (c *claim) beat(ctx, calls context.Context, cancel context.CancelCauseFunc)
 		if signs := c.signs.Load(); signs != last {
 			last, since = signs, now
 		} else if now.Sub(since) > c.worker.options.Stuck {
+			c.worker.options.Logger.ErrorContext(ctx, "task is stuck: its goroutines", "operation", c.op().ID, "task", c.id,
+				"silent_for", now.Sub(since).String(), "goroutines", goroutines(c.op().ID, c.id))
 			cancel(errStuck)
 			return
 		}
@@ -209,6 +247,7 @@ func (c *claim) end(ctx context.Context, err error) error {
 		switch {
 		case err == nil:
 			t.State, t.FinishedAt, t.Error = operation.TaskDone, &now, nil
+			t.Advanced()
 		case errors.As(err, &failure):
 			t.State, t.FinishedAt, t.Error = operation.TaskFailed, &now, failure
 			t.Remember(now, failure.Detail)
@@ -221,12 +260,20 @@ func (c *claim) end(ctx context.Context, err error) error {
 			if lacksKey(&c.record.Value) {
 				since = c.record.Value.Waits[0].Since
 			}
+			if limit := c.worker.options.SameError; now.Sub(since) >= limit {
+				t.State, t.FinishedAt = operation.TaskFailed, &now
+				t.Error = &operation.Error{Code: "no_key", TaskID: t.ID, Detail: operation.Clip(fmt.Sprintf(
+					"no worker has the key file of the api, for %s (given up after %s): %v; %s", now.Sub(since).Round(time.Second), limit, err,
+					operation.PersonMustAct("start a worker with the key file of the api and start the operation again")))}
+				t.Remember(now, t.Error.Detail)
+				return
+			}
 			t.Waits = []operation.Wait{{
 				Gate: gateKey, Measured: operation.Clip(c.worker.options.ID + ": " + err.Error()),
 				Limit: "a worker with the key file of the api", Since: since, TaskID: t.ID,
 			}}
 		default:
-			if !setBack(t, now, err.Error()) {
+			if !setBack(t, now, err.Error(), c.worker.options.SameError) {
 				t.State, t.Holder = operation.TaskWaiting, ""
 			}
 		}

@@ -38,6 +38,9 @@ type Options struct {
 	// Stuck is how long a task may show no sign of life before its claim is
 	// given up (3 minutes).
 	Stuck time.Duration
+	// SameError is for how long attempts at a task may end with the same error, in
+	// whatever processes, before the task fails (10 minutes).
+	SameError time.Duration
 	// Drain is how long a stopping worker waits for a task whose handler has
 	// returned to store where it is (20 s).
 	Drain  time.Duration
@@ -60,6 +63,9 @@ type Worker struct {
 func New(l *ledger.Ledger, q *bus.Queue, leases *bus.Leases, h Handler, o Options) *Worker {
 	if o.Stuck == 0 {
 		o.Stuck = 3 * time.Minute
+	}
+	if o.SameError == 0 {
+		o.SameError = 10 * time.Minute
 	}
 	if o.Drain == 0 {
 		o.Drain = 20 * time.Second

@@ -196,6 +196,7 @@ func roles() map[string]role {
 		"event-progress":      {"The controller of the operation, at most once a second.", views},
 		"event-removal":       {"The `api` that looks after the history.", views},
 		"event-task":          {"Whoever has written the task's record.", views},
+		"event-stall":         {"The controller of the operation, when it stalls and when it goes on.", views},
 		"event-task-progress": {"The worker that holds the task, at most once a second.", views},
 		"audit":               {"Whoever has carried out what someone asked for.", "The API, for an operation's audit trail."},
 		"deadletter":          {"Whoever was to carry out a message and cannot read it; whoever replays points that their backend refuses.", "Nobody but people."},

@@ -81,6 +81,12 @@ func examples() map[string]events.Payload {
 			OperationID: exampleOperation, Revision: 41, Seq: 7,
 			Progress: exampleProgress(), Waits: exampleWaits(),
 		},
+		events.OperationStall{
+			OperationID: exampleOperation, Revision: 44, Kind: operation.KindRebalance, State: operation.Running,
+			Stalled: true, Since: exampleTime, LimitSeconds: 300,
+			Reason: exampleTarget + " waits at backend_answers: status 503: timeout (given up after 10m0s), since 2026-03-04T05:06:07Z",
+			Waits:  exampleWaits(),
+		},
 		events.TaskChanged(exampleTaskRecord(), 97),
 		events.TaskProgressed(exampleTaskRecord(), 12),
 		events.AuditRecord{AuditEntry: operation.AuditEntry{

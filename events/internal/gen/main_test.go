@@ -93,6 +93,7 @@ func TestAsyncAPIDocument(t *testing.T) {
 		events.TypeOperationChange:       "ringmaster.event.{operation_id}.operation",
 		events.TypeOperationProgress:     "ringmaster.event.{operation_id}.progress",
 		events.TypeOperationRemove:       "ringmaster.event.{operation_id}.removal",
+		events.TypeOperationStall:        "ringmaster.event.{operation_id}.stall",
 		events.TypeTaskChange:            "ringmaster.event.{operation_id}.task",
 		events.TypeTaskProgress:          "ringmaster.event.{operation_id}.task-progress",
 		events.TypeAuditRecord:           "ringmaster.audit.{operation_id}",
