@@ -123,7 +123,7 @@ func TestEveryTypeFollowsTheNamingRule(t *testing.T) {
 		require.False(t, seen[m.Type], "%s is there twice", m.Type)
 		seen[m.Type] = true
 	}
-	require.Len(t, seen, 16)
+	require.Len(t, seen, 18)
 }
 
 func TestEveryExampleFollowsItsSchema(t *testing.T) {

@@ -387,7 +387,7 @@ func TestPlanningThatStallsSaysSo(t *testing.T) {
 	require.Equal(t, "http://b2:1", c.Wait.Backend)
 	require.Contains(t, c.Reason, "http://b2:1 waits at backend_answers: status 503: busy (given up after 2h0m0s), since ")
 	require.InDelta(t, 300, c.LimitSeconds, 1e-9)
-	require.Len(t, r.events(op.ID, events.NounStall), 1)
+	require.Eventually(t, func() bool { return len(r.events(op.ID, events.NounStall)) == 1 }, patience, tick)
 	_, err := r.controls().Pause(t.Context(), op.ID, operation.Intent{At: time.Now(), Who: "test"})
 	require.NoError(t, err)
 	close(paused)
