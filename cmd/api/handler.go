@@ -165,7 +165,7 @@ func (w workers) Workers(ctx context.Context) ([]operations.WorkerInfo, error) {
 	out := make([]operations.WorkerInfo, len(live))
 	for i, l := range live {
 		out[i] = operations.WorkerInfo{
-			ID: l.ID, Host: l.Host, Version: l.Version, Slots: l.Slots, Busy: l.Busy,
+			ID: l.ID, Host: l.Host, Version: l.Version, Slots: l.Slots, Busy: l.Busy, Draining: l.Draining,
 			Tasks: l.Tasks, StartedAt: l.StartedAt, SeenAt: l.SeenAt,
 		}
 	}

@@ -22,43 +22,73 @@ type Info struct {
 	StartedAt time.Time `json:"started_at"`
 	// Clock is what time it was by the worker's clock when it renewed its lease.
 	Clock time.Time `json:"clock,omitzero"`
+	// Draining says that it was told to stop: it takes no more tasks, and gives back
+	// those it has.
+	Draining bool `json:"draining,omitempty"`
 }
 
-// present keeps the lease that says this worker is alive.
-func (w *Worker) present(ctx context.Context) {
-	var lease *bus.Lease
-	defer func() {
-		if lease != nil {
-			done, cancel := context.WithTimeout(context.WithoutCancel(ctx), pause)
-			defer cancel()
-			_ = lease.Release(done) // it runs out by itself
-		}
-	}()
-	for ctx.Err() == nil {
-		now := w.options.Info
-		now.Clock = time.Now().UTC()
-		info, err := json.Marshal(now)
-		if err != nil {
-			w.options.Logger.ErrorContext(ctx, "describing this worker", "error", err)
+// present keeps the lease that says that this worker is alive until idle is closed,
+// and from the end of ctx on that it is draining.
+func (w *Worker) present(ctx context.Context, idle <-chan struct{}) {
+	p := presence{worker: w}
+	defer p.leave(context.WithoutCancel(ctx))
+	told := ctx.Done()
+	for {
+		p.show(context.WithoutCancel(ctx), told == nil)
+		timer := time.NewTimer(w.leases.TTL() / 4)
+		select {
+		case <-idle:
+			timer.Stop()
 			return
+		case <-told:
+			told = nil
+		case <-timer.C:
 		}
-		// Cut off in the middle, it would leave a lease that nobody gives back.
-		call, done := context.WithTimeout(context.WithoutCancel(ctx), w.options.Drain)
-		if lease == nil {
-			lease, err = w.leases.Acquire(call, ledger.WorkerLease(w.options.ID), info)
-		} else {
-			err = lease.RenewWith(call, info)
-		}
-		done()
-		if err != nil && ctx.Err() == nil {
-			w.options.Logger.WarnContext(ctx, "announcing this worker", "error", err)
-			if errors.Is(err, bus.ErrLeaseLost) {
-				lease = nil
-				continue
-			}
-		}
-		w.rest(ctx, w.leases.TTL()/4)
+		timer.Stop()
 	}
+}
+
+// presence is what others are told of a worker.
+type presence struct {
+	worker *Worker
+	lease  *bus.Lease
+}
+
+// show says that the worker is alive.
+func (p *presence) show(ctx context.Context, draining bool) {
+	w := p.worker
+	info := w.options.Info
+	info.Clock, info.Draining = time.Now().UTC(), draining
+	value, err := json.Marshal(info)
+	if err != nil {
+		w.options.Logger.ErrorContext(ctx, "describing this worker", "error", err)
+		return
+	}
+	// Cut off in the middle, it would leave a lease that nobody gives back.
+	ctx, cancel := context.WithTimeout(ctx, min(w.options.Drain, w.leases.TTL()))
+	defer cancel()
+	if p.lease != nil {
+		err = p.lease.RenewWith(ctx, value)
+		if errors.Is(err, bus.ErrLeaseLost) {
+			p.lease = nil
+		}
+	}
+	if p.lease == nil {
+		p.lease, err = w.leases.Acquire(ctx, ledger.WorkerLease(w.options.ID), value)
+	}
+	if err != nil {
+		w.options.Logger.WarnContext(ctx, "announcing this worker", "error", err)
+	}
+}
+
+// leave ends it.
+func (p *presence) leave(ctx context.Context) {
+	if p.lease == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, pause)
+	defer cancel()
+	_ = p.lease.Release(ctx) // it runs out by itself
 }
 
 // Status is a live worker and what it does.

@@ -84,12 +84,15 @@ func New(l *ledger.Ledger, q *bus.Queue, leases *bus.Leases, h Handler, o Option
 // Run works until ctx ends, and then until every handler has returned and its
 // task's record says where it stands.
 func (w *Worker) Run(ctx context.Context) error {
-	var all sync.WaitGroup
-	all.Go(func() { w.present(ctx) })
+	var all, slots sync.WaitGroup
+	idle := make(chan struct{})
+	all.Go(func() { w.present(ctx, idle) })
 	all.Go(func() { w.watchOperations(ctx) })
 	for range w.options.Slots {
-		all.Go(func() { w.slot(ctx) })
+		slots.Go(func() { w.slot(ctx) })
 	}
+	slots.Wait()
+	close(idle)
 	all.Wait()
 	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), pause)
 	defer cancel()

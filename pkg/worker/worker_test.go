@@ -589,8 +589,18 @@ func TestLiveWorkers(t *testing.T) {
 	require.Equal(t, []string{s.op.Value.ID + "/c1"}, live[2].Tasks)
 	require.False(t, live[2].SeenAt.IsZero())
 	require.Zero(t, live[1].Busy)
+	require.False(t, live[2].Draining)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		busy.stop()
+	}()
+	require.Eventually(t, func() bool {
+		live, err = worker.Live(t.Context(), s.leases)
+		return err == nil && len(live) == 3 && live[2].Draining && live[2].Busy == 1
+	}, patience, tick, "it says that it is draining while it still has its task")
 	close(block)
-	busy.stop()
+	await(t, stopped, "it stops when its task has been given back")
 	live, err = worker.Live(t.Context(), s.leases)
 	require.NoError(t, err)
 	require.Len(t, live, 2)

@@ -87,6 +87,8 @@ type WorkerInfo struct {
 	// Slots is how many tasks it carries out at once, Busy how many it does now.
 	Slots int `json:"slots"`
 	Busy  int `json:"busy"`
+	// Draining says that it was told to stop: it takes no more tasks.
+	Draining bool `json:"draining"`
 	// Tasks are the ids of the tasks it holds.
 	Tasks     []string  `json:"tasks"`
 	StartedAt time.Time `json:"started_at,omitzero"`

@@ -708,10 +708,12 @@ func TestWorkers(t *testing.T) {
 	b := httpapitest.NewBackend()
 	c := serve(t, b)
 	require.Contains(t, c.Get("/v1/workers").Body, `"items":[]`)
-	b.Live = []operations.WorkerInfo{{ID: "w1", Host: "h", Version: "v", Slots: 2, Busy: 1, Tasks: []string{"t"}, StartedAt: httpapitest.Now(), SeenAt: httpapitest.Now()}, {ID: "w2"}}
+	b.Live = []operations.WorkerInfo{{ID: "w1", Host: "h", Version: "v", Slots: 2, Busy: 1, Draining: true, Tasks: []string{"t"}, StartedAt: httpapitest.Now(), SeenAt: httpapitest.Now()}, {ID: "w2"}}
 	w := c.Get("/v1/workers")
 	require.Contains(t, w.Body, `"id":"w1"`)
 	require.Contains(t, w.Body, `"tasks":[]`)
+	require.Contains(t, w.Body, `"draining":true`)
+	require.Contains(t, w.Body, `"draining":false`)
 	b.LiveErr = errors.New("no quorum")
 	require.Equal(t, 503, c.Get("/v1/workers").Status)
 }
