@@ -56,6 +56,11 @@ const ObjectStorePlans = "ringmaster_plans_v1"
 // ConsumerWorkers is the one durable consumer of TASKS; all workers share it.
 const ConsumerWorkers = "workers"
 
+// SubjectGrants is where workers ask for what a limit grants them, with a request
+// that is stored nowhere: what is granted is known to one process alone, the holder of
+// the lease of limits, and ends with it. Operations without a limit ask nothing.
+const SubjectGrants = "ringmaster.grant.v1"
+
 // LeaseTTL is how long a lease lives after its last renewal unless a deployment
 // sets another value. It bounds how long the work of a dead process lies idle.
 const LeaseTTL = 10 * time.Second

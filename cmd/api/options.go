@@ -269,10 +269,17 @@ const (
 func (o *options) describe(out io.Writer) {
 	fmt.Fprintf(out, "%s is valid\n", o.configFile)
 	fmt.Fprintf(out, "listen %s, data %s, hash_key %s, shard_key %s\n", o.listen, o.data, o.config.HashKey, o.config.ShardKey)
+	if l := o.config.Limits.Default; !l.None() {
+		fmt.Fprintf(out, "limits of each backend: %s\n", l)
+	}
 	for _, c := range o.config.Circles {
 		fmt.Fprintf(out, "circle %d %q\n", c.ID, c.Name)
 		for _, b := range c.Backends {
-			fmt.Fprintf(out, "  backend %q %s\n", b.Name, b.URL)
+			own := ""
+			if l, ok := o.config.Limits.Backends[b.URL]; ok {
+				own = ", limits: " + l.String()
+			}
+			fmt.Fprintf(out, "  backend %q %s%s\n", b.Name, b.URL, own)
 		}
 	}
 	for _, w := range o.config.Warnings {

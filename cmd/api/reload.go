@@ -27,8 +27,8 @@ func (s *system) reload(ctx context.Context) {
 	}
 }
 
-// reconfigure applies the circles of the configuration file as they are now. A file
-// that is wrong changes nothing, and the log names every mistake. What else the
+// reconfigure applies the circles and the limits of the configuration file as they are
+// now. A file that is wrong changes nothing, and the log names every mistake. What else the
 // file says takes effect at the next start.
 func (s *system) reconfigure(ctx context.Context) {
 	again := &options{configFile: s.options.configFile}
@@ -49,6 +49,9 @@ func (s *system) reconfigure(ctx context.Context) {
 	}
 	for _, w := range again.config.Warnings {
 		s.logger.WarnContext(ctx, "configuration", "warning", w.String())
+	}
+	if err := s.configuration.Limit(ctx, again.config.Topology(), again.config.Limits); err != nil {
+		s.logger.ErrorContext(ctx, "applying the limits of the configuration", "error", err)
 	}
 	if decision == topology.Keep {
 		s.logger.InfoContext(ctx, "the configuration says nothing new about the circles")

@@ -81,6 +81,9 @@ func newSystem(ctx context.Context, o *options, logger *slog.Logger) (_ *system,
 	if err := s.configuration.Start(ctx, o.config.Topology()); err != nil {
 		return nil, err
 	}
+	if err := s.configuration.Limit(ctx, o.config.Topology(), o.config.Limits); err != nil {
+		return nil, err
+	}
 	s.session, err = session.Open(ctx, session.Options{
 		ID: s.engine.ID, Ledger: s.engine.Ledger, Leases: s.engine.Leases, Sealer: keys, Logger: logger,
 	})
@@ -154,7 +157,7 @@ func (s *system) serve(ctx context.Context, ready func(address string)) error {
 	services.Go(func() error { return s.census.Run(ctx) })
 	services.Go(func() error { return s.retention.Run(ctx) })
 	control := controller.New(s.engine.Ledger, s.engine.Queue, s.engine.Leases, s.engine.Planner, controller.Options{
-		ID: s.engine.ID, Accord: s.session, Settler: s.engine.Mover, Logger: s.logger,
+		ID: s.engine.ID, Accord: s.session, Settler: s.engine.Mover, Limits: s.engine.Limits, Logger: s.logger,
 		Slots: workers{s.engine.Leases}.slots, Trouble: prober{s.prober}.trouble,
 	})
 	services.Go(func() error { return control.Run(ctx) })
@@ -162,6 +165,11 @@ func (s *system) serve(ctx context.Context, ready func(address string)) error {
 		Accord: s.session, Leases: s.engine.Leases, Open: s.clients.Open, ID: s.engine.ID, Logger: s.logger, Now: time.Now,
 	}
 	services.Go(func() error { return transitions.Run(ctx) })
+	grantor := &controller.Grantor{
+		Server: s.bus, Leases: s.engine.Leases, Book: s.engine.Limits, ID: s.engine.ID, Logger: s.logger, Now: time.Now,
+	}
+	services.Go(func() error { return grantor.Run(ctx) })
+	services.Go(func() error { return s.engine.Limits.Run(ctx) })
 	if s.options.slots > 0 {
 		services.Go(func() error { return s.engine.Worker(s.options.slots).Run(ctx) })
 	}

@@ -133,6 +133,7 @@ func work(ctx context.Context, o *options, logger *slog.Logger, out io.Writer) e
 			return err
 		}
 	}
+	services.Go(func() error { return engine.Limits.Run(ctx) })
 	services.Go(func() error { return engine.Worker(o.slots).Run(ctx) })
 	fmt.Fprintf(out, "ringmaster worker %s ready with %d slots\n", engine.ID, o.slots)
 	return services.Wait()

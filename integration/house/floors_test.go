@@ -69,6 +69,7 @@ func rooms() []room {
 		{"pkg/influx/influxtest", helper},
 
 		{"pkg/patience", handler},
+		{"pkg/pace", handler},
 		{"pkg/planner", handler},
 		{"pkg/mover", handler},
 

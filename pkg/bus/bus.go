@@ -8,6 +8,7 @@
 //   - Queue: nudges to workers
 //   - Log: append and tail
 //   - Objects: what is too large for a record
+//   - Ask and Serve: questions that are answered from memory
 //
 // The record is the truth, a message is a nudge, an event is history. So every
 // read on which something is decided is answered by the leader of its stream,

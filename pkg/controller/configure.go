@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"ringmaster/pkg/ledger"
+	"ringmaster/pkg/operation"
 	"ringmaster/pkg/serving"
 	"ringmaster/pkg/topology"
 )
@@ -92,4 +93,29 @@ func (c *Configuration) Start(ctx context.Context, configured *topology.Topology
 		return nil
 	}
 	return err
+}
+
+// Limit stores what a configuration says about the limits of backends, if its topology
+// is the one in force: the limits of a file that was not applied are not, either.
+func (c *Configuration) Limit(ctx context.Context, configured *topology.Topology, limits operation.BackendLimits) error {
+	epochs, err := c.Ledger.Topology(ctx)
+	if err != nil {
+		return err
+	}
+	if current := epochs.Value.Current; current == nil || current.Digest != configured.Digest {
+		c.Logger.WarnContext(ctx, "the limits of a configuration that was not applied are not, either", "configuration", configured.Source)
+		return nil
+	}
+	was, err := c.Ledger.BackendLimits(ctx)
+	if err != nil && !errors.Is(err, ledger.ErrUnreadable) {
+		return err
+	}
+	if err == nil && was.Equal(limits) {
+		return nil
+	}
+	if err := c.Ledger.StoreBackendLimits(ctx, limits); err != nil {
+		return err
+	}
+	c.Logger.InfoContext(ctx, "limits of the backends stored", "default", limits.Default.String(), "backends", len(limits.Backends))
+	return nil
 }

@@ -235,16 +235,26 @@ var errAlready = errors.New("that was asked for before")
 
 // change applies what a verb asks for to the record and to the audit trail.
 func (c *Controls) change(ctx context.Context, id, verb string, by operation.Intent, apply func(*operation.Operation) error) (operation.Operation, error) {
+	op, err := c.changed(ctx, id, apply)
+	switch {
+	case errors.Is(err, errAlready):
+		return op, nil
+	case err != nil:
+		return op, err
+	}
+	return op, c.audit(ctx, &op, verb, by)
+}
+
+// changed applies what a verb asks for to the record. With errAlready, which apply
+// returns, the record is as it was.
+func (c *Controls) changed(ctx context.Context, id string, apply func(*operation.Operation) error) (operation.Operation, error) {
 	for {
 		was, err := c.Ledger.Operation(ctx, id)
 		if err != nil {
 			return operation.Operation{}, err
 		}
 		next := was.Value
-		switch err := apply(&next); {
-		case errors.Is(err, errAlready):
-			return was.Value, nil
-		case err != nil:
+		if err := apply(&next); err != nil {
 			return was.Value, err
 		}
 		now, err := c.Ledger.UpdateOperation(ctx, was, next)
@@ -254,16 +264,19 @@ func (c *Controls) change(ctx context.Context, id, verb string, by operation.Int
 		case err != nil:
 			return was.Value, err
 		}
-		return now.Value, c.audit(ctx, &now.Value, verb, by)
+		return now.Value, nil
 	}
 }
 
 func (c *Controls) audit(ctx context.Context, op *operation.Operation, verb string, by operation.Intent) error {
-	err := c.Ledger.Audit(ctx, operation.AuditEntry{
-		At: by.At, OperationID: op.ID, Action: verb, Who: by.Who, Origin: by.Origin, Reason: by.Reason,
-	})
-	if err != nil {
-		return fmt.Errorf("the operation has taken %s, but: %w", verb, err)
+	return c.note(ctx, op, operation.AuditEntry{Action: verb}, by)
+}
+
+// note completes an entry of the audit trail and writes it.
+func (c *Controls) note(ctx context.Context, op *operation.Operation, entry operation.AuditEntry, by operation.Intent) error {
+	entry.At, entry.OperationID, entry.Who, entry.Origin, entry.Reason = by.At, op.ID, by.Who, by.Origin, by.Reason
+	if err := c.Ledger.Audit(ctx, entry); err != nil {
+		return fmt.Errorf("the operation has taken %s, but: %w", entry.Action, err)
 	}
 	return nil
 }

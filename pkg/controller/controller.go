@@ -56,8 +56,10 @@ type Options struct {
 	// previews, and nil where nobody knows.
 	Slots   func(context.Context) (int, error)
 	Trouble func(url string) string
-	Logger  *slog.Logger
-	Now     func() time.Time
+	// Limits are those of the configuration; nil is none.
+	Limits BackendLimits
+	Logger *slog.Logger
+	Now    func() time.Time
 }
 
 func (o Options) withDefaults() Options {

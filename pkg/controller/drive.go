@@ -35,6 +35,8 @@ type turn struct {
 	published map[string]time.Time
 	heldBack  bool
 	idle      time.Time
+	// full are the backends at which tasks wait for a slot.
+	full map[string]fullBackend
 	// barred is the last wave that has been looked at for what it must not begin.
 	barred int
 	// crew says how many workers there are, while no task is taken.

@@ -18,8 +18,8 @@ const maxNudged = 256
 // publish nudges the workers to every task that may run and that nobody runs:
 // those that wait, and those whose worker is gone. A nudge that may have been
 // lost is published again after a while; one that lies in the queue already
-// stays the only one. Tasks of a later wave wait for the earlier ones, and a
-// limit on workers bounds the tasks of one source.
+// stays the only one. Tasks of a later wave wait for the earlier ones, a limit
+// on workers bounds the tasks of one source, and one on slots those at one backend.
 func (t *turn) publish(ctx context.Context) error {
 	workers, err := t.workers()
 	if err != nil {
@@ -31,6 +31,7 @@ func (t *turn) publish(ctx context.Context) error {
 	}
 	current := t.current()
 	wave, busy, running, waiting := -1, map[string]int{}, 0, 0
+	room := t.newRoom()
 	for _, task := range current {
 		if task.State.Ended() {
 			continue // whatever its lease says, which is given back a moment later
@@ -40,6 +41,7 @@ func (t *turn) publish(ctx context.Context) error {
 		}
 		if alive[task.ID] {
 			busy[task.Source]++
+			room.take(task)
 			running++
 		}
 	}
@@ -57,7 +59,14 @@ func (t *turn) publish(ctx context.Context) error {
 			t.heldBack = true
 			continue
 		}
+		if has, err := room.has(ctx, task); err != nil {
+			return err
+		} else if !has {
+			t.heldBack = true
+			continue
+		}
 		busy[task.Source]++
+		room.take(task)
 		waiting++
 		if last, ok := t.published[task.ID]; ok && now.Sub(last) < t.leases.TTL() {
 			continue
@@ -72,6 +81,7 @@ func (t *turn) publish(ctx context.Context) error {
 	if err := t.queue.PublishMany(ctx, nudges); err != nil {
 		return fmt.Errorf("publishing tasks: %w", err) // this turn ends, and with it what it thinks it has published
 	}
+	t.noteFull(room)
 	switch {
 	case running > 0 || waiting == 0:
 		t.idle = time.Time{}

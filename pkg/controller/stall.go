@@ -53,7 +53,7 @@ func (t *turn) watchStall(ctx context.Context) error {
 func (t *turn) waits() []operation.Wait {
 	idle := t.idleWait()
 	if idle == nil {
-		return t.view.waits[:min(len(t.view.waits), maxWaits)]
+		return append(slices.Clip(t.view.waits[:min(len(t.view.waits), maxWaits)]), t.slotWaits()...)
 	}
 	var waits []operation.Wait
 	for _, w := range t.view.waits {
@@ -61,7 +61,7 @@ func (t *turn) waits() []operation.Wait {
 			waits = append(waits, w)
 		}
 	}
-	return append(waits, *idle)
+	return append(append(waits, *idle), t.slotWaits()...)
 }
 
 // movedOn notes how far an operation is, for whichever turn of this process drives

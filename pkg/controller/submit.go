@@ -329,8 +329,9 @@ func (s *Intake) prepare(r operation.Request) (operation.Operation, error) {
 		return operation.Operation{}, &operation.NotImplementedError{What: string(r.Kind)}
 	case r.Hold && r.DryRun:
 		return operation.Operation{}, &operation.InvalidError{Field: "hold", Problem: "is given beside dry_run", Hint: "a dry run only plans; use hold alone to plan, look and approve"}
-	case r.Limits != operation.Limits{}:
-		return operation.Operation{}, &operation.NotImplementedError{What: "limiting an operation"}
+	}
+	if err := r.Limits.Check("limits."); err != nil {
+		return operation.Operation{}, err
 	}
 	p, err := operation.ParseMove(r.Kind, r.Parameters)
 	if err != nil {

@@ -64,7 +64,7 @@ func TestSubmitMakesEverythingDurable(t *testing.T) {
 func TestSubmitRefusals(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, ttl)
-	limit := int64(1)
+	limit := int64(0)
 	for _, c := range []struct {
 		name   string
 		change func(*operation.Request)
@@ -73,7 +73,7 @@ func TestSubmitRefusals(t *testing.T) {
 		{"unknown kind", func(q *operation.Request) { q.Kind = "move" }, "kind"},
 		{"later kind", func(q *operation.Request) { q.Kind = operation.KindReindex }, ""},
 		{"hold and dry run", func(q *operation.Request) { q.Hold, q.DryRun = true, true }, "hold"},
-		{"limits", func(q *operation.Request) { q.Limits.PointsPerSecond = &limit }, ""},
+		{"limits", func(q *operation.Request) { q.Limits.PointsPerSecond = &limit }, "limits.points_per_second"},
 		{"unknown key", func(q *operation.Request) {
 			q.Parameters = []byte(`{"circle_id":0,"operation":"add","colour":1}`)
 		}, "colour"},

@@ -25,6 +25,13 @@ type batcher struct {
 	policy   string
 	encoder  lineproto.Encoder
 	mask     mask
+	// filled, when set, is the stream whose every row is written: what is sent counts
+	// for it, too, as read. Otherwise what is sent has been counted when it was read.
+	filled *influx.Stream
+	// maxRows and maxBytes bound the batch being filled; readTo is where the stream
+	// stood at the end of the one before.
+	maxRows, maxBytes int
+	readTo            int64
 	// batch is the one being filled; full ones go to the writers and come back
 	// by free, which holds all there are.
 	batch   *batch
@@ -46,9 +53,13 @@ type batch struct {
 	// slice is that of the first row, mixed whether there are others.
 	slice int
 	mixed bool
+	// ends are where the lines of each row end.
+	ends []int32
+	// read is how many bytes were read for it.
+	read int64
 }
 
-func (b *batch) reset() { *b = batch{lines: b.lines[:0]} }
+func (b *batch) reset() { *b = batch{lines: b.lines[:0], ends: b.ends[:0]} }
 
 // add counts the row that ends the lines.
 func (b *batch) add(slice int, lines []byte) {
@@ -57,6 +68,7 @@ func (b *batch) add(slice int, lines []byte) {
 	}
 	b.mixed = b.mixed || slice != b.slice
 	b.lines, b.rows = lines, b.rows+1
+	b.ends = append(b.ends, int32(len(lines)))
 }
 
 // newBatcher starts the writers to one end. close must be called; it waits for
@@ -91,19 +103,37 @@ func (b *batcher) write() error {
 // says how many were refused and not which, so the slices are copied one by one.
 var errMixedExpiry = errors.New("retention refused points of several slices")
 
-// post writes one batch. A server that says that it has taken nothing and is to
+// post writes one batch, in parts if limits ask for it.
+func (b *batcher) post(next *batch) error {
+	for sent := 0; sent < next.rows; {
+		part, err := b.admit(next, sent)
+		if err != nil {
+			return err
+		}
+		if err := b.postPart(next, part); err != nil {
+			return err
+		}
+		sent += part.rows
+	}
+	return nil
+}
+
+// postPart writes lines of a batch. A server that says that it has taken nothing and is to
 // be asked again is obeyed for a short while; everything else is for whoever
 // compares and tries again, since others may write there meanwhile.
-func (b *batcher) post(next *batch) error {
+func (b *batcher) postPart(next *batch, part span) error {
+	lines := next.lines[part.from:part.to]
 	pause := b.t.Backoff
 	start := b.t.Now()
 	for {
-		err := b.to.Write(b.ctx, b.database, b.policy, next.lines)
+		began := b.t.Now()
+		err := b.to.Write(b.ctx, b.database, b.policy, lines)
+		b.t.mover.config.Pacer.Observe(b.to.URL(), answered(err, part.rows, b.t.Now().Sub(began)))
 		dropped, expired := expiredPoints(err)
 		switch {
 		case err == nil, expired:
 			b.t.mover.patience.Answered(b.to.URL(), patience.Writes)
-			b.t.sent.Add(int64(len(next.lines)))
+			b.t.sent.Add(int64(len(lines)))
 			return b.forget(next, dropped)
 		case !tookNothing(err), b.t.mover.patience.GivenUp(b.to.URL(), patience.Writes, b.t.began):
 			return &patience.WriteError{Err: err}
@@ -115,6 +145,7 @@ func (b *batcher) post(next *batch) error {
 			return &patience.WriteError{Err: err}
 		}
 		b.t.job.Alive()
+		b.t.pass.Show(b.to.URL(), operation.Clip(refusal.Error()), "sent again for "+b.t.RetryInPlace.String(), start)
 		if err := patience.Sleep(b.ctx, wait); err != nil {
 			return err
 		}
@@ -175,6 +206,7 @@ func (b *batcher) row(slice int, ns int64, values []lineproto.Value) error {
 	if b.batch == nil {
 		select {
 		case b.batch = <-b.free:
+			b.bound()
 		case <-b.ctx.Done():
 			return context.Cause(b.ctx)
 		}
@@ -184,7 +216,7 @@ func (b *batcher) row(slice int, ns int64, values []lineproto.Value) error {
 	if err != nil || len(lines) == before {
 		return err
 	}
-	if before > 0 && len(lines) > b.t.BatchBytes {
+	if before > 0 && len(lines) > b.maxBytes {
 		// No batch is larger than its bound or its one row: a server refuses a
 		// large one as a whole.
 		if lines, err = b.turnOver(lines, before); err != nil {
@@ -192,7 +224,7 @@ func (b *batcher) row(slice int, ns int64, values []lineproto.Value) error {
 		}
 	}
 	b.batch.add(slice, lines)
-	if b.batch.rows >= max(b.t.BatchRows>>b.t.halved, min(b.t.BatchRows, leastBatch)) || len(lines) >= b.t.BatchBytes {
+	if b.batch.rows >= b.maxRows || len(lines) >= b.maxBytes {
 		return b.send()
 	}
 	return nil
@@ -214,6 +246,7 @@ func (b *batcher) turnOver(lines []byte, last int) ([]byte, error) {
 		return nil, err
 	}
 	b.batch = next
+	b.bound()
 	return row, nil
 }
 
@@ -221,6 +254,10 @@ func (b *batcher) turnOver(lines []byte, last int) ([]byte, error) {
 func (b *batcher) send() error {
 	if b.batch == nil || b.batch.rows == 0 {
 		return nil
+	}
+	if b.filled != nil {
+		to := b.filled.Bytes()
+		b.batch.read, b.readTo = to-b.readTo, to
 	}
 	select {
 	case b.full <- b.batch:

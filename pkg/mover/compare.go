@@ -64,6 +64,8 @@ type comparison struct {
 	numbers      []int
 	// alive, when set, is called now and then.
 	alive func()
+	// tempo, when set, is told of every row that was read.
+	tempo *tempo
 
 	row     point
 	rows    int
@@ -134,7 +136,7 @@ func (c *comparison) run(source, destination *influx.Stream, n int) ([]differenc
 			return nil, err
 		}
 	}
-	return c.diffs, nil
+	return c.diffs, c.tempo.end()
 }
 
 // take handles the source's current row, the first of its point or a further one.
@@ -142,6 +144,9 @@ func (c *comparison) take(first bool) error {
 	s := &c.source
 	if c.rows++; c.rows%aliveEvery == 0 && c.alive != nil {
 		c.alive()
+	}
+	if err := c.tempo.count(0); err != nil {
+		return err
 	}
 	if first {
 		if err := c.settle(); err != nil {
@@ -334,6 +339,9 @@ func (c *comparison) pass() error {
 
 // advance moves the destination to its next row.
 func (c *comparison) advance() error {
+	if err := c.tempo.count(1); err != nil {
+		return err
+	}
 	if err := c.destination.next(); err != nil {
 		return err
 	}

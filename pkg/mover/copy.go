@@ -355,6 +355,7 @@ func (t *transfer) fill(ctx context.Context, out *batcher, chosen []operation.Sl
 		return err
 	}
 	defer t.closeStream(rows)
+	out.filled = rows
 	var h hasher
 	size := t.sizes(chosen)
 	for rows.Next() {
@@ -488,6 +489,7 @@ func (t *transfer) compareEnds(ctx context.Context, from, to *end, chosen []oper
 	}
 	defer t.closeStream(destination)
 	c.alive = t.job.Alive
+	c.tempo = t.newTempo(ctx, reading{from, source}, reading{to, destination})
 	diffs, err := c.run(source, destination, len(chosen))
 	for i := range diffs {
 		diffs[i].explain(&chosen[i])

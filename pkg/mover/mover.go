@@ -14,6 +14,7 @@ import (
 
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/pace"
 	"ringmaster/pkg/patience"
 )
 
@@ -87,8 +88,10 @@ type Config struct {
 	// parts (400,000 points); PartRows is the size of those parts (100,000).
 	SliceRows, PartRows int64
 	Clearing            Clearing
-	Logger              *slog.Logger
-	Now                 func() time.Time
+	// Pacer keeps tasks within limits; nil paces nothing.
+	Pacer  *pace.Pacer
+	Logger *slog.Logger
+	Now    func() time.Time
 }
 
 func (c Config) withDefaults() Config {
@@ -166,7 +169,14 @@ func (m *Mover) Run(ctx context.Context, job Job) error {
 		return fmt.Errorf("opening destination %s: %w", task.Destination, err)
 	}
 	defer destination.Close()
-	t := &transfer{Config: m.config, mover: m, job: job, task: task, began: operation.Began(job.Operation()), timeouts: task.Timeouts, walks: map[int]*walk{}, source: &end{Client: source, mover: m}, destination: &end{Client: destination, mover: m}}
+	pass, err := m.config.Pacer.Begin(ctx, job.Operation(), pace.Work{
+		OperationID: task.OperationID, TaskID: task.ID, Source: task.Source, Destination: task.Destination,
+	}, job)
+	if err != nil {
+		return err
+	}
+	defer pass.End()
+	t := &transfer{Config: m.config, mover: m, job: job, task: task, pass: pass, began: operation.Began(job.Operation()), timeouts: task.Timeouts, walks: map[int]*walk{}, source: &end{Client: source, mover: m}, destination: &end{Client: destination, mover: m}}
 	if p, err := operation.ParseMove(job.Operation().Kind, job.Operation().Parameters); err == nil && p.Tuned().Batch > 0 {
 		t.BatchRows = p.Tuned().Batch
 	}
@@ -198,6 +208,8 @@ type transfer struct {
 	mover *Mover
 	job   Job
 	task  operation.Task
+	// pass is where the task waits for limits; nil where none are heeded.
+	pass *pace.Pass
 	// began is when the operation did.
 	began       time.Time
 	source      *end

@@ -373,6 +373,7 @@ func (t *transfer) readBack(ctx context.Context, which []int, found []operation.
 		return err
 	}
 	defer t.closeStream(rows)
+	tempo := t.newTempo(ctx, reading{t.destination, rows})
 	var h hasher
 	for n := 1; rows.Next(); n++ {
 		if rows.NewSeries() {
@@ -382,8 +383,14 @@ func (t *transfer) readBack(ctx context.Context, which []int, found []operation.
 		if n%aliveEvery == 0 {
 			t.job.Alive()
 		}
+		if err := tempo.count(0); err != nil {
+			return err
+		}
 	}
-	return rows.Err()
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	return tempo.end()
 }
 
 // comparePoints compares slices point by point.

@@ -11,4 +11,6 @@ type AuditEntry struct {
 	Who    string `json:"who"`
 	Origin string `json:"origin"`
 	Reason string `json:"reason,omitempty"`
+	// Change is what was changed: the values before and after.
+	Change string `json:"change,omitempty"`
 }

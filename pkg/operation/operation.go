@@ -112,13 +112,6 @@ func (o *Operation) Stall() *Condition {
 	return nil
 }
 
-// Limits bound what an operation may take from the backends; nil means none.
-type Limits struct {
-	PointsPerSecond *int64 `json:"points_per_second,omitempty"`
-	BytesPerSecond  *int64 `json:"bytes_per_second,omitempty"`
-	SlotsPerBackend *int   `json:"slots_per_backend,omitempty"`
-}
-
 // Error says why an operation or a task failed. Detail is meant for a person
 // and names the remedy where there is one; Code is for programs.
 type Error struct {

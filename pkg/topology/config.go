@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"ringmaster/pkg/operation"
 	"ringmaster/pkg/ring"
 )
 
@@ -66,6 +67,10 @@ type Config struct {
 	Archive    []string
 	// History bounds what is kept of operations that have ended.
 	History History
+
+	// Limits bound what operations take from the backends; they are no part of the
+	// topology, so that changing them makes no new epoch.
+	Limits operation.BackendLimits
 
 	// Warnings names what works but is better changed.
 	Warnings []Mistake
@@ -158,8 +163,9 @@ func (c *Config) Topology() *Topology {
 
 // config reads the top level of a configuration.
 func (o *object) config() *Config {
+	own := map[string]limits{}
 	c := &Config{
-		Circles:         o.circles(),
+		Circles:         o.circles(own),
 		ListenAddr:      o.text("listen_addr", ":7076"),
 		Databases:       o.texts("db_list", "write the name of a database; an empty list allows all"),
 		DataDir:         o.text("data_dir", "data"),
@@ -194,6 +200,8 @@ func (o *object) config() *Config {
 	o.text("mlog_dir", "")
 	o.text("tlog_dir", "")
 	o.enabled("log_enabled")
+
+	c.Limits = backendLimits(o.limits(), own)
 
 	if n, ok := o.whole("slots", mostThreads); ok {
 		c.Slots = &n
@@ -297,13 +305,14 @@ func (o *object) decrypted(key, value string) string {
 	return plain
 }
 
-func (o *object) circles() []Circle {
+// circles reads the circles, and the limits of single backends into limited, by URL.
+func (o *object) circles(limited map[string]limits) []Circle {
 	var circles []Circle
 
 	seen := map[string]string{}
 
 	for i, circle := range o.objects("circles", "name at least one circle of backends") {
-		circles = append(circles, Circle{ID: i, Name: circle.text("name", ""), Backends: circle.backends(seen)})
+		circles = append(circles, Circle{ID: i, Name: circle.text("name", ""), Backends: circle.backends(seen, limited)})
 		circle.finish()
 	}
 
@@ -313,7 +322,7 @@ func (o *object) circles() []Circle {
 // backends reads the backends of a circle. seen holds the names that other backends
 // have, with the paths of those: a name is given once in the whole file, as
 // influx-proxy demands it.
-func (o *object) backends(seen map[string]string) []Backend {
+func (o *object) backends(seen map[string]string, limited map[string]limits) []Backend {
 	var backends []Backend
 
 	for _, b := range o.objects("backends", "name at least one backend") {
@@ -324,6 +333,9 @@ func (o *object) backends(seen map[string]string) []Backend {
 
 		backend.Credentials = b.credentials()
 		backend.WriteOnly = b.enabled("write_only")
+		if l := b.limits(); l != (limits{}) {
+			limited[backend.URL] = l
+		}
 		b.finish()
 
 		backends = append(backends, backend)

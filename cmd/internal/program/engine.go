@@ -14,6 +14,7 @@ import (
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/mover"
+	"ringmaster/pkg/pace"
 	"ringmaster/pkg/planner"
 	"ringmaster/pkg/secrets"
 	"ringmaster/pkg/worker"
@@ -28,7 +29,10 @@ type Engine struct {
 	Leases  *bus.Leases
 	Mover   *mover.Mover
 	Planner *planner.Planner
-	Logger  *slog.Logger
+	// Limits are those that apply to what this process does; its Run keeps them up to
+	// date.
+	Limits *pace.Book
+	Logger *slog.Logger
 }
 
 // unreachable is how much longer a backend that does not answer is waited for
@@ -64,10 +68,12 @@ func NewEngine(ctx context.Context, b *bus.Bus, o EngineOptions) (*Engine, error
 		return nil, fmt.Errorf("opening the leases: %w", err)
 	}
 	roster := mover.NewRoster(e.Ledger, o.Keys, ledger.SealContext, influx.Options{UserAgent: "ringmaster", Timeout: o.BackendTimeout})
+	e.Limits = pace.NewBook(e.Ledger, logger, nil)
 	fence := &controller.Fence{Ledger: e.Ledger, Leases: e.Leases}
 	e.Mover = mover.New(roster, mover.Config{
 		Refused: o.Patience, Unreachable: unreachable * o.Patience, Logger: logger,
 		Clearing: mover.Clearing{MayDrop: fence.MayDrop},
+		Pacer:    pace.New(pace.Options{Asker: b, Book: e.Limits, NewID: uuid.NewString}),
 	})
 	e.Planner = planner.New(roster, e.Mover.Patience(), time.Now)
 	return e, nil

@@ -185,7 +185,7 @@ func (b *Backend) Submit(_ context.Context, r operation.Request) (operation.Oper
 		return operation.Operation{}, false, b.SubmitErr
 	}
 	op := operation.Operation{
-		ID: ID(len(b.Stored) + 1), Kind: r.Kind, State: operation.Queued, DryRun: r.DryRun,
+		ID: ID(len(b.Stored) + 1), Kind: r.Kind, State: operation.Queued, DryRun: r.DryRun, Limits: r.Limits,
 		Parameters: r.Parameters, Reason: r.Reason, RequestedBy: r.RequestedBy,
 		CreatedAt: Now(), Epoch: 1, Attempt: 1, Round: 1,
 	}
@@ -223,6 +223,28 @@ func (c Controls) Cancel(_ context.Context, id string, by operation.Intent) (ope
 // Retry queues a cancelled operation.
 func (c Controls) Retry(_ context.Context, id string, by operation.Intent) (operation.Operation, error) {
 	return c.steer(id, "retry", by, operation.Cancelled, operation.Queued)
+}
+
+// SetLimits changes the limits of an operation that is not terminal.
+func (c Controls) SetLimits(_ context.Context, id string, change operation.LimitsPatch, by operation.Intent) (operation.Operation, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.Stored {
+		op := &c.Stored[i]
+		switch {
+		case op.ID != id:
+			continue
+		case op.State.Terminal():
+			return *op, &operation.StateError{ID: id, State: op.State, Verb: "limits"}
+		}
+		op.Limits = change.Apply(op.Limits)
+		if c.intents == nil {
+			c.intents = map[string]operation.Intent{}
+		}
+		c.intents["limits"] = by
+		return *op, nil
+	}
+	return operation.Operation{}, operation.ErrNotFound
 }
 
 // Intents returns what was asked of operations, by verb.

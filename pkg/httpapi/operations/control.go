@@ -23,6 +23,8 @@ type Controls interface {
 	Resume(ctx context.Context, id string, by operation.Intent) (operation.Operation, error)
 	Cancel(ctx context.Context, id string, by operation.Intent) (operation.Operation, error)
 	Retry(ctx context.Context, id string, by operation.Intent) (operation.Operation, error)
+	// SetLimits is refused with an *operation.InvalidError, too.
+	SetLimits(ctx context.Context, id string, change operation.LimitsPatch, by operation.Intent) (operation.Operation, error)
 }
 
 // verb is one of the Controls.
@@ -42,13 +44,51 @@ func (rm *room) control(name string, do verb) gin.HandlerFunc {
 			return
 		}
 		op, err := do(c.Request.Context(), id, rm.intent(c, reason))
-		if err != nil {
-			rm.fail(c, name+" of an operation", err)
-			return
-		}
-		c.Header("Location", httpapi.Link(c.Request, location(id)))
-		httpapi.JSON(c, http.StatusAccepted, view(c.Request, op, rm.Now()))
+		rm.steered(c, name+" of an operation", op, err)
 	}
+}
+
+// steered answers with the operation as it has become.
+func (rm *room) steered(c *gin.Context, doing string, op operation.Operation, err error) {
+	if err != nil {
+		rm.fail(c, doing, err)
+		return
+	}
+	c.Header("Location", httpapi.Link(c.Request, location(op.ID)))
+	httpapi.JSON(c, http.StatusAccepted, view(c.Request, op, rm.Now()))
+}
+
+// setLimits changes the limits of an operation.
+func (rm *room) setLimits(c *gin.Context) {
+	id := c.Param("id")
+	if !validID(id) {
+		rm.noID(c)
+		return
+	}
+	// The same keys side by side, so that a mistake is named by its key alone.
+	var in struct {
+		PointsPerSecond operation.LimitChange `json:"points_per_second"`
+		BytesPerSecond  operation.LimitChange `json:"bytes_per_second"`
+		SlotsPerBackend operation.LimitChange `json:"slots_per_backend"`
+		Reason          string                `json:"reason"`
+	}
+	body, err := readBody(c.Request)
+	if err == nil {
+		err = decode(body, &in, "the keys are points_per_second, bytes_per_second, slots_per_backend and reason")
+	}
+	if err == nil {
+		err = checkReason(in.Reason)
+	}
+	patch := operation.LimitsPatch{PointsPerSecond: in.PointsPerSecond, BytesPerSecond: in.BytesPerSecond, SlotsPerBackend: in.SlotsPerBackend}
+	if err == nil {
+		err = patch.Check()
+	}
+	if err != nil {
+		rm.fail(c, "", err)
+		return
+	}
+	op, err := rm.Controls.SetLimits(c.Request.Context(), id, patch, rm.intent(c, in.Reason))
+	rm.steered(c, "changing the limits of an operation", op, err)
 }
 
 // intent is who asks, from where and why.
@@ -58,15 +98,9 @@ func (rm *room) intent(c *gin.Context, reason string) operation.Intent {
 
 // readReason reads the body of a verb: none, or an object with a reason.
 func readReason(r *http.Request) (string, error) {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return "", err
-		}
-		return "", &operation.InvalidError{Field: "body", Problem: "broke off", Hint: "send it again"}
-	}
-	if len(body) == 0 {
-		return "", nil
+	body, err := readBody(r)
+	if err != nil || len(body) == 0 {
+		return "", err
 	}
 	var in struct {
 		Reason string `json:"reason"`
@@ -75,6 +109,18 @@ func readReason(r *http.Request) (string, error) {
 		return "", err
 	}
 	return in.Reason, checkReason(in.Reason)
+}
+
+// readBody reads a body whose size the engine bounds.
+func readBody(r *http.Request) ([]byte, error) {
+	body, err := io.ReadAll(r.Body)
+	if err == nil {
+		return body, nil
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, err
+	}
+	return nil, &operation.InvalidError{Field: "body", Problem: "broke off", Hint: "send it again"}
 }
 
 func checkReason(reason string) error {

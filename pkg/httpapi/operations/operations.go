@@ -225,16 +225,7 @@ func (rm *room) register(r gin.IRouter) {
 	one.POST("/resume", httpapi.NoQuery, rm.control("resumption", rm.Controls.Resume))
 	one.POST("/cancel", httpapi.NoQuery, rm.control("cancellation", rm.Controls.Cancel))
 	one.POST("/retry", httpapi.NoQuery, rm.control("retry", rm.Controls.Retry))
-	one.PATCH("/limits", httpapi.NoQuery, notYet("changing the limits of an operation"))
-}
-
-// notYet answers for what a later release carries out.
-func notYet(what string) gin.HandlerFunc {
-	refusal := &operation.NotImplementedError{What: what}
-	return func(c *gin.Context) {
-		p, _ := httpapi.ProblemOf(refusal, time.Time{})
-		httpapi.WriteProblem(c.Writer, p)
-	}
+	one.PATCH("/limits", httpapi.NoQuery, rm.setLimits)
 }
 
 func contract(doc []byte) gin.HandlerFunc {

@@ -185,7 +185,10 @@ func TestBadSubmissionsStartNothing(t *testing.T) {
 		{name: "delete_missing_segments", body: `{"kind":"delete_missing_segments"}`, status: http.StatusNotImplemented},
 		{name: "archive", body: `{"kind":"archive"}`, status: http.StatusNotImplemented},
 		{name: "verify", body: `{"kind":"verify"}`, status: http.StatusBadRequest, field: "parameters.circle_id"},
-		{name: "limits", body: `{"kind":"rebalance","limits":{"points_per_second":1000},"parameters":{"circle_id":0,"operation":"add"}}`, status: http.StatusNotImplemented},
+		{name: "a limit of nothing", body: `{"kind":"rebalance","limits":{"points_per_second":0},"parameters":{"circle_id":0,"operation":"add"}}`, field: "limits.points_per_second"},
+		{name: "too large a limit", body: `{"kind":"rebalance","limits":{"slots_per_backend":10001},"parameters":{"circle_id":0,"operation":"add"}}`, field: "limits.slots_per_backend"},
+		{name: "a part of a point", body: `{"kind":"rebalance","limits":{"points_per_second":0.5},"parameters":{"circle_id":0,"operation":"add"}}`, field: "limits.points_per_second"},
+		{name: "an unknown limit", body: `{"kind":"rebalance","limits":{"rows_per_second":1},"parameters":{"circle_id":0,"operation":"add"}}`, field: "rows_per_second"},
 	} {
 		t.Run(example.name, func(t *testing.T) {
 			b := httpapitest.NewBackend()
@@ -393,13 +396,52 @@ func TestLeases(t *testing.T) {
 	require.Equal(t, http.StatusBadRequest, c.Do("POST", path, "").Status)
 }
 
-func TestWhatALaterReleaseCarriesOut(t *testing.T) {
+func TestLimitsAreChanged(t *testing.T) {
 	b := httpapitest.NewBackend()
 	c := serve(t, b)
-	c.Do("POST", "/v1/operations", add)
-	w := c.Do("PATCH", "/v1/operations/"+httpapitest.ID(1)+"/limits", `{"points_per_second":1}`)
-	require.Equal(t, http.StatusNotImplemented, w.Status)
-	require.Equal(t, "not_implemented", problem(t, w).Code)
+	w := c.Do("POST", "/v1/operations", `{"kind":"rebalance","limits":{"points_per_second":1000,"slots_per_backend":2},"parameters":{"circle_id":0,"operation":"add"}}`)
+	require.Equal(t, http.StatusAccepted, w.Status, w.Body)
+	limits := func(body string) string {
+		var op struct {
+			Limits json.RawMessage `json:"limits"`
+		}
+		require.NoError(t, json.Unmarshal([]byte(body), &op))
+		return string(op.Limits)
+	}
+	require.JSONEq(t, `{"points_per_second":1000,"slots_per_backend":2}`, limits(w.Body))
+	path := "/v1/operations/" + httpapitest.ID(1) + "/limits"
+	for _, step := range []struct{ patch, want string }{
+		{`{"points_per_second":50000,"reason":"the night is over"}`, `{"points_per_second":50000,"slots_per_backend":2}`},
+		{`{"slots_per_backend":null,"bytes_per_second":1048576}`, `{"points_per_second":50000,"bytes_per_second":1048576}`},
+		{`{}`, `{"points_per_second":50000,"bytes_per_second":1048576}`},
+		{`{"points_per_second":null,"bytes_per_second":null,"slots_per_backend":null}`, `{}`},
+	} {
+		w := c.Do("PATCH", path, step.patch)
+		require.Equal(t, http.StatusAccepted, w.Status, w.Body)
+		require.Equal(t, "/v1/operations/"+httpapitest.ID(1), w.Header.Get("Location"))
+		require.JSONEq(t, step.want, limits(w.Body), step.patch)
+	}
+	for _, wrong := range []struct{ patch, field string }{
+		{``, "body"},
+		{`[]`, "body"},
+		{`{"points_per_second":0}`, "points_per_second"},
+		{`{"points_per_second":-1}`, "points_per_second"},
+		{`{"points_per_second":1.5}`, "points_per_second"},
+		{`{"points_per_second":"fast"}`, "points_per_second"},
+		{`{"bytes_per_second":1000000000001}`, "bytes_per_second"},
+		{`{"slots_per_backend":99999999999999999999}`, "slots_per_backend"},
+		{`{"workers":2}`, "workers"},
+		{`{"reason":"` + strings.Repeat("x", 1001) + `"}`, "reason"},
+	} {
+		w := c.Do("PATCH", path, wrong.patch)
+		require.Equal(t, http.StatusBadRequest, w.Status, w.Body)
+		require.Equal(t, wrong.field, problem(t, w).Field, wrong.patch)
+	}
+	require.Equal(t, http.StatusNotFound, c.Do("PATCH", "/v1/operations/"+httpapitest.ID(2)+"/limits", `{}`).Status)
+	b.Stored[0].State = operation.Succeeded
+	w = c.Do("PATCH", path, `{"points_per_second":1}`)
+	require.Equal(t, http.StatusConflict, w.Status)
+	require.Equal(t, "state_conflict", problem(t, w).Code)
 }
 
 func TestRefusalsOfTheEngine(t *testing.T) {

@@ -59,12 +59,9 @@ func (rm *room) request(c *gin.Context) (operation.Request, error) {
 	if err != nil {
 		return none, err
 	}
-	body, err := io.ReadAll(c.Request.Body)
+	body, err := readBody(c.Request)
 	if err != nil {
-		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return none, err
-		}
-		return none, &operation.InvalidError{Field: "body", Problem: "broke off", Hint: "send it again"}
+		return none, err
 	}
 	var in request
 	if err := decode(body, &in, "the keys are kind, parameters, dry_run, hold, limits and reason"); err != nil {
@@ -78,13 +75,12 @@ func (rm *room) request(c *gin.Context) (operation.Request, error) {
 		return none, ofParameters(err)
 	}
 	return operation.Request{
-		Kind: in.Kind, Parameters: parameters, DryRun: in.DryRun, Hold: in.Hold, Reason: in.Reason,
+		Kind: in.Kind, Parameters: parameters, DryRun: in.DryRun, Hold: in.Hold, Limits: in.Limits, Reason: in.Reason,
 		IdempotencyKey: key, RequestedBy: httpapi.Principal(c), Origin: c.ClientIP(),
 	}, nil
 }
 
-// check refuses what this release does not know or does not carry out. A limit that
-// nothing enforces would be a promise broken, so it is refused rather than stored.
+// check refuses what this release does not know or does not carry out.
 func (in *request) check() error {
 	switch {
 	case in.Kind == "":
@@ -95,8 +91,9 @@ func (in *request) check() error {
 		return &operation.NotImplementedError{What: string(in.Kind)}
 	case in.Hold && in.DryRun:
 		return &operation.InvalidError{Field: "hold", Problem: "is given beside dry_run", Hint: "a dry run only plans; use hold alone to plan, look and approve"}
-	case in.Limits != operation.Limits{}:
-		return &operation.NotImplementedError{What: "limiting an operation"}
+	}
+	if err := in.Limits.Check("limits."); err != nil {
+		return err
 	}
 	return checkReason(in.Reason)
 }
