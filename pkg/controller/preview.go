@@ -46,13 +46,12 @@ func (t *turn) claims(ctx context.Context) ([]operation.Refusal, error) {
 	if !op.DryRun {
 		return nil, nil
 	}
-	circles, err := t.ownCircles(ctx)
+	scopes, err := t.wouldHold(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var out []operation.Refusal
-	for _, circle := range circles {
-		scope := operation.CircleScope(circle)
+	for _, scope := range scopes {
 		err := t.ledger.Holder(ctx, []string{scope})
 		var held *operation.ScopeHeldError
 		switch {
@@ -74,18 +73,18 @@ func (t *turn) claims(ctx context.Context) ([]operation.Refusal, error) {
 		out = append(out, operation.Refusal{Code: "flagged_by_hand", Scope: scope, Detail: e.Error(), Hint: e.Hint()})
 	}
 	for _, circle := range flags.Value.Migrating {
-		if slices.Contains(circles, circle) {
-			flagged(operation.CircleScope(circle), &operation.FlaggedError{Circle: circle})
+		if scope := operation.CircleScope(circle); slices.Contains(scopes, scope) {
+			flagged(scope, &operation.FlaggedError{Circle: circle})
 		}
 	}
-	if flags.Value.Resyncing {
+	if flags.Value.Resyncing && len(scopes) > 0 {
 		flagged("", &operation.FlaggedError{Resyncing: true})
 	}
 	return out, nil
 }
 
-// ownCircles are the circles that the operation would hold.
-func (t *turn) ownCircles(ctx context.Context) ([]int, error) {
+// wouldHold are the scopes that the operation would take.
+func (t *turn) wouldHold(ctx context.Context) ([]string, error) {
 	epochs, err := t.ledger.Topology(ctx)
 	if err != nil {
 		return nil, err
@@ -97,7 +96,7 @@ func (t *turn) ownCircles(ctx context.Context) ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.Circles(len(epochs.Value.Current.Circles)), nil
+	return operation.CircleScopes(p, len(epochs.Value.Current.Circles)), nil
 }
 
 // unsettled is what of the cluster's own state would hold the operation up or end it.
@@ -106,10 +105,14 @@ func (t *turn) unsettled(ctx context.Context) ([]operation.Refusal, error) {
 	if err != nil {
 		return nil, err
 	}
-	circles, err := t.ownCircles(ctx)
+	if epochs.Value.Current == nil {
+		return nil, errEpochChanged(t.record.Value.Epoch)
+	}
+	p, err := operation.ParseMove(t.record.Value.Kind, t.record.Value.Parameters)
 	if err != nil {
 		return nil, err
 	}
+	circles := p.Circles(len(epochs.Value.Current.Circles))
 	var out []operation.Refusal
 	state := &epochs.Value.Serving
 	clears := t.record.Value.Kind == operation.KindClear

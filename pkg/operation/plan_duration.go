@@ -43,7 +43,7 @@ type Pace struct {
 }
 
 // speeds are the rates, by kind, that are assumed of one slot where no earlier
-// operation says better: points and slices a second, and seconds for a task.
+// operation says better: points and slices a second.
 type speeds struct {
 	lowPoints, highPoints float64
 	lowSlices, highSlices float64
@@ -53,14 +53,14 @@ type speeds struct {
 // four times that.
 func speedsOf(k Kind) speeds {
 	if k == KindClear {
-		return speeds{30_000, 250_000, 4, 60}
+		return speeds{30_000, 250_000, 4, 200}
 	}
 	return speeds{30_000, 300_000, 25, 400}
 }
 
 // Seconds that an operation takes whatever it does, and that a task does.
 const (
-	leastSeconds, mostSeconds         = 0.2, 5.0
+	leastSeconds, mostSeconds         = 0.1, 5.0
 	leastTaskSeconds, mostTaskSeconds = 0.002, 0.1
 )
 

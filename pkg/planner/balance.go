@@ -30,6 +30,7 @@ type cohort struct {
 	// stays says, by at, where a clear that follows would drop nothing.
 	stays []bool
 	names []string
+	large bool
 	// grid are the windows that are counted of each of its measurements.
 	grid []gridWindow
 
@@ -193,7 +194,8 @@ func (g *cohort) assumed(mean int64) *cohort {
 }
 
 // cohortsOf finds the cohorts among everything that the sources have listed.
-func cohortsOf(sources []*survey, clears bool) []*cohort {
+// Measurements that are known to be large are one each: they stand for nobody else.
+func cohortsOf(sources []*survey, clears bool, large map[measurementName]bool) []*cohort {
 	listers := map[int]*survey{}
 	var databases []string
 	for _, s := range sources {
@@ -208,7 +210,7 @@ func cohortsOf(sources []*survey, clears bool) []*cohort {
 	places := sortedKeys(listers)
 	var out []*cohort
 	for _, db := range slices.Compact(databases) {
-		out = append(out, cohortsIn(db, places, listers, sources, clears)...)
+		out = append(out, cohortsIn(db, places, listers, sources, clears, large)...)
 	}
 	return out
 }
@@ -220,7 +222,7 @@ type routed struct {
 	rest []moving
 }
 
-func cohortsIn(db string, places []int, listers map[int]*survey, sources []*survey, clears bool) []*cohort {
+func cohortsIn(db string, places []int, listers map[int]*survey, sources []*survey, clears bool, large map[measurementName]bool) []*cohort {
 	rest := make([][]string, len(places))
 	for i, place := range places {
 		if l := listers[place].listed(db); l != nil {
@@ -252,6 +254,10 @@ func cohortsIn(db string, places []int, listers map[int]*survey, sources []*surv
 		}
 		slices.SortStableFunc(g.ways, func(a, b way) int { return cmp.Compare(a.wave, b.wave) })
 		key := fmt.Sprint(g.at, g.holders, g.ways)
+		if large[measurementName{db, name}] {
+			key = name + " " + key
+			g.large = true
+		}
 		if known[key] == nil {
 			for k, place := range g.at {
 				// A clear is of the backends of circles; the owner is where all goes.

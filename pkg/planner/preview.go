@@ -155,7 +155,9 @@ func largest(all []operation.PlanMeasurement) []operation.PlanMeasurement {
 // from. found is what the estimation has seen.
 func (v *preview) show(ctx context.Context, plan *operation.Plan, e *estimation, found [][]look) error {
 	v.largest = movers(v.sources, found)
+	large := map[measurementName]bool{}
 	for _, m := range v.largest {
+		large[measurementName{m.Database, m.Measurement}] = true
 		plan.TopMovers = append(plan.TopMovers, operation.PlanMover{
 			Database: m.Database, Measurement: m.Measurement, From: v.sources[m.From].url, To: v.sources[m.To].url, Points: m.Points, Bytes: m.Bytes,
 		})
@@ -164,7 +166,7 @@ func (v *preview) show(ctx context.Context, plan *operation.Plan, e *estimation,
 		return err
 	}
 	s := sampling{
-		Planner: v.Planner, sources: v.sources, period: e.period, cohorts: cohortsOf(v.sources, e.units),
+		Planner: v.Planner, sources: v.sources, period: e.period, cohorts: cohortsOf(v.sources, e.units, large),
 		started: func(p *influx.RetentionPolicy) cutoff {
 			return cutoff{at: e.started.Add(-p.Duration).UnixNano(), set: p.Duration > 0 && !e.units}
 		},
@@ -177,7 +179,7 @@ func (v *preview) show(ctx context.Context, plan *operation.Plan, e *estimation,
 		plan.Notes = append(plan.Notes, "the balance is incomplete: "+err.Error())
 	}
 	v.balance(plan, tallied(s.cohorts))
-	if err := v.trips(ctx, plan, e, found); err != nil {
+	if err := v.trips(ctx, plan, found); err != nil {
 		return err
 	}
 	slices.SortStableFunc(v.refusals, func(a, b operation.Refusal) int {

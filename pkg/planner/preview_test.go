@@ -172,9 +172,19 @@ func TestMoreThanCanBeCountedIsScaled(t *testing.T) {
 		fmt.Fprintf(&b, "%s v=1 1\n%s v=2 2\n", name, name)
 	}
 	s.WriteLines("db", "", b.String())
+	// One that is much larger than the others, and that no sample of some would tell of.
+	giant := ""
+	for i := range n {
+		if name := fmt.Sprintf("x%04d", i); r.owner(0, "db", name) == 1 {
+			giant = name
+		}
+	}
+	s.WriteLines("db", "", lines(giant, 15_000, time.Hour*24))
 	plan, _ := r.dry(operation.KindRebalance, `{"circle_id":0,"operation":"add"}`)
-	require.Equal(t, operation.Holding{Databases: 1, Measurements: n, Points: 2 * n}, withoutBytes(plan.Balance[0].Before))
-	require.Equal(t, operation.Holding{Databases: 1, Measurements: n - mine, Points: int64(2 * (n - mine))}, withoutBytes(plan.Balance[1].After))
+	require.Equal(t, giant, plan.TopMovers[0].Measurement)
+	require.EqualValues(t, 15_002, plan.TopMovers[0].Points)
+	require.Equal(t, operation.Holding{Databases: 1, Measurements: n, Points: 2*n + 15_000}, withoutBytes(plan.Balance[0].Before))
+	require.Equal(t, operation.Holding{Databases: 1, Measurements: n - mine, Points: int64(2*(n-mine)) + 15_000}, withoutBytes(plan.Balance[1].After))
 	require.Equal(t, mine, plan.Balance[0].AfterClear.Measurements)
 	require.Regexp(t, `[0-9]+ of 3000 measurements counted`, plan.EstimateSource)
 	require.Contains(t, plan.EstimateSource, "taken for like those that lie at the same places")

@@ -57,8 +57,16 @@ func (s *sampling) sample(ctx context.Context) error {
 			s.of[o.place] = o
 		}
 	}
-	// Large cohorts first: they weigh most.
-	slices.SortStableFunc(s.cohorts, func(a, b *cohort) int { return cmp.Compare(len(b.names), len(a.names)) })
+	// What is known to be large comes first, then the large cohorts: they weigh most.
+	slices.SortStableFunc(s.cohorts, func(a, b *cohort) int {
+		if a.large != b.large {
+			if a.large {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(len(b.names), len(a.names))
+	})
 	for _, g := range s.cohorts {
 		g.shuffle()
 		s.all += len(g.names)

@@ -15,18 +15,28 @@ import (
 const checkedTypes = 50
 
 // trips finds what the operation would trip over.
-func (v *preview) trips(ctx context.Context, plan *operation.Plan, e *estimation, found [][]look) error {
-	if !e.units {
-		v.expired(found)
-		v.policies(plan)
-	}
+func (v *preview) trips(ctx context.Context, plan *operation.Plan, found [][]look) error {
 	if err := v.ambiguous(ctx, plan, found); err != nil {
 		return err
 	}
-	if e.units {
+	if !v.copies() {
 		return nil
 	}
+	v.expired(found)
+	v.policies(plan)
 	return v.conflicts(ctx)
+}
+
+// copies reports whether the operation brings points to where they are not.
+func (v *preview) copies() bool {
+	switch move := v.router.move.(type) {
+	case operation.Clear:
+		return false
+	case operation.Verify:
+		return move.Repair
+	default:
+		return true
+	}
 }
 
 // unreadable tells of a measurement that a backend does not let anybody read, once.
