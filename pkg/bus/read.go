@@ -112,6 +112,12 @@ func (b *Bus) page(ctx context.Context, stream, filter string, from uint64, limi
 	if err != nil {
 		return nil, 0, err
 	}
+	return b.answers(ctx, stream, request)
+}
+
+// answers reads the messages that a direct request is answered with. pending is how
+// many more there are.
+func (b *Bus) answers(ctx context.Context, stream string, request []byte) (records []Record, pending uint64, err error) {
 	err = b.repeat(ctx, func(ctx context.Context) error {
 		records, pending, err = b.tryPage(ctx, stream, request)
 		return err

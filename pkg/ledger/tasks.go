@@ -54,9 +54,18 @@ func (l *Ledger) Tasks(ctx context.Context, op string, each func(Versioned[opera
 	return unreadable
 }
 
+// Bounds of what is read for one page of tasks: a record may have the evidence of
+// thousands of slices.
+const (
+	pageTasks = 2000
+	pageBytes = 4 << 20
+	pageRead  = 64
+)
+
 // TaskPage returns at most limit tasks of an operation in the order of their
 // ids, those in one state or all, and the cursor of the next page, empty at the
-// end. A page may have fewer tasks than limit, and still not be the last. Records
+// end. A page may have fewer tasks than limit, even none, and still not be the last:
+// what is read for one is bounded. Records
 // that cannot be read are left out and logged; so are tasks that a worker made
 // and did not live to name in its checkpoint, since they do not belong to the
 // operation. A cursor it did not make is an *operation.InvalidError.
@@ -65,58 +74,80 @@ func (l *Ledger) TaskPage(ctx context.Context, op string, state operation.TaskSt
 	if err != nil {
 		return nil, "", &operation.InvalidError{Field: "cursor", Problem: "is not one of this list", Hint: "use next_cursor of the page before"}
 	}
-	first := firstTasks{limit: max(limit, 1) + 1}
-	err = l.Tasks(ctx, op, func(v Versioned[operation.Task]) error {
-		if (state == "" || v.Value.State == state) && v.Value.ID > string(after) {
-			first.add(v.Value)
-		}
-		return nil
-	})
-	switch {
-	case errors.Is(err, ErrUnreadable):
-		l.options.Logger.ErrorContext(ctx, "task left out of a list", "error", err)
-	case err != nil:
+	ids, err := l.taskIDs(ctx, op, string(after))
+	if err != nil {
 		return nil, "", err
 	}
-	all, next := first.sorted(), ""
-	if len(all) == first.limit {
-		all = all[:first.limit-1]
-		next = base64.RawURLEncoding.EncodeToString([]byte(all[len(all)-1].ID))
-	}
-	page := make([]operation.Task, 0, len(all))
+	limit = max(limit, 1)
+	page := make([]operation.Task, 0, min(limit, pageRead))
 	known := map[string]operation.Task{}
-	for i := range all {
-		belongs, err := l.belongs(ctx, &all[i], known)
+	read, size := 0, 0
+	for read < len(ids) && len(page) < limit && read < pageTasks && size < pageBytes {
+		next := ids[read:min(len(ids), read+min(pageRead, limit-len(page)))]
+		read += len(next)
+		tasks, bytes, err := l.tasksOf(ctx, op, next)
 		if err != nil {
 			return nil, "", err
 		}
-		if belongs {
-			page = append(page, all[i])
+		size += bytes
+		for i := range tasks {
+			if state != "" && tasks[i].State != state {
+				continue
+			}
+			belongs, err := l.belongs(ctx, &tasks[i], known)
+			if err != nil {
+				return nil, "", err
+			}
+			if belongs {
+				page = append(page, tasks[i])
+			}
 		}
 	}
-	return page, next, nil
-}
-
-// firstTasks keeps the tasks with the smallest ids of all that are added: an
-// operation may have far more than a page shows.
-type firstTasks struct {
-	limit int
-	all   []operation.Task
-}
-
-func (f *firstTasks) add(t operation.Task) {
-	if f.all = append(f.all, t); len(f.all) >= 2*f.limit {
-		f.sorted()
+	if read == len(ids) {
+		return page, "", nil
 	}
+	return page, base64.RawURLEncoding.EncodeToString([]byte(ids[read-1])), nil
 }
 
-func (f *firstTasks) sorted() []operation.Task {
-	slices.SortFunc(f.all, func(a, b operation.Task) int { return strings.Compare(a.ID, b.ID) })
-	if len(f.all) > f.limit {
-		clear(f.all[f.limit:])
-		f.all = f.all[:f.limit]
+// taskIDs returns the ids of an operation's tasks that come after one, sorted.
+func (l *Ledger) taskIDs(ctx context.Context, op, after string) ([]string, error) {
+	prefix := events.EscapeToken(op)
+	keys, err := l.tasks.Keys(ctx, prefix)
+	if err != nil {
+		return nil, fmt.Errorf("listing the tasks of operation %s: %w", op, err)
 	}
-	return f.all
+	ids := make([]string, 0, len(keys))
+	for _, key := range keys {
+		id, ok := events.UnescapeToken(strings.TrimPrefix(key, prefix+"."))
+		if ok && id > after {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids) // by what they mean
+	return ids, nil
+}
+
+// tasksOf reads some tasks, in the order of their ids, and tells how large they are.
+func (l *Ledger) tasksOf(ctx context.Context, op string, ids []string) (tasks []operation.Task, size int, err error) {
+	keys := make([]string, len(ids))
+	for i, id := range ids {
+		keys[i] = taskKey(op, id)
+	}
+	entries, err := l.tasks.GetSome(ctx, keys)
+	if err != nil {
+		return nil, 0, fmt.Errorf("listing the tasks of operation %s: %w", op, err)
+	}
+	tasks = make([]operation.Task, 0, len(entries))
+	for _, e := range entries {
+		size += len(e.Value)
+		v, err := decode[operation.Task](e)
+		if err != nil {
+			l.options.Logger.ErrorContext(ctx, "task left out of a list", "operation", op, "error", err)
+			continue
+		}
+		tasks = append(tasks, v.Value)
+	}
+	return tasks, size, nil
 }
 
 // belongs reports whether a task is one of its operation: a child is one only if
