@@ -26,6 +26,8 @@ type bench struct {
 	dir, bin string
 	rounds   int
 	made     int
+	// whole lets the operation of a million slices run to its end.
+	whole bool
 	// profiles is where profiles of the api are kept; empty keeps none.
 	profiles string
 }
@@ -117,6 +119,11 @@ func (b *bench) operate(backend string, workers int, parameters map[string]any, 
 
 // cluster starts an api and workers for circles of servers that run.
 func (b *bench) cluster(workers int, circles ...[]string) (*harness.Cluster, error) {
+	return b.clusterOf(workers, nil, circles...)
+}
+
+// clusterOf is cluster with flags for the workers.
+func (b *bench) clusterOf(workers int, flags []string, circles ...[]string) (*harness.Cluster, error) {
 	b.made++
 	dir := filepath.Join(b.dir, "cluster-"+strconv.Itoa(b.made))
 	if err := os.MkdirAll(dir, 0o750); err != nil {
@@ -141,7 +148,7 @@ func (b *bench) cluster(workers int, circles ...[]string) (*harness.Cluster, err
 		return nil, err
 	}
 	for range workers {
-		if _, err := c.StartWorker(b.ctx); err != nil {
+		if _, err := c.StartWorker(b.ctx, flags...); err != nil {
 			return nil, errors.Join(err, c.Close())
 		}
 	}

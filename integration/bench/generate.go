@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"time"
 
 	"ringmaster/pkg/influx"
 )
@@ -62,6 +63,40 @@ func (s set) line(b []byte, m, p int) []byte {
 
 // manyMeasurements writes n measurements of one point each.
 func manyMeasurements(ctx context.Context, url string, n int) error {
+	return windowed(ctx, url, n, 1)
+}
+
+// week is the shard group of a policy that keeps everything.
+const week = 7 * 24 * time.Hour
+
+// scattered writes n measurements of four points to each of so many databases.
+func scattered(ctx context.Context, url string, databases, n int) error {
+	c, err := influx.New(influx.Endpoint{URL: url}, influx.Options{})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for d := range databases {
+		name := fmt.Sprintf("%s-%03d", database, d)
+		if err := c.CreateDatabase(ctx, name); err != nil {
+			return err
+		}
+		var lines []byte
+		for m := range n {
+			for p := range 4 {
+				lines = fmt.Appendf(lines, "m%03d,host=a value=%d.5 %d\n", m, m, int64(firstTime)+int64(p)*stepNanos)
+			}
+		}
+		if err := c.Write(ctx, name, "autogen", lines); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// windowed writes n measurements of one point in each of so many weeks, which are
+// shard groups of their own.
+func windowed(ctx context.Context, url string, n, windows int) error {
 	c, err := influx.New(influx.Endpoint{URL: url}, influx.Options{})
 	if err != nil {
 		return err
@@ -71,13 +106,15 @@ func manyMeasurements(ctx context.Context, url string, n int) error {
 		return err
 	}
 	var lines []byte
-	for m := range n {
-		lines = fmt.Appendf(lines, "measurement-%06d,host=a value=%d.5 %d\n", m, m, int64(firstTime))
-		if (m+1)%batchRows == 0 || m == n-1 {
-			if err := c.Write(ctx, database, "autogen", lines); err != nil {
-				return err
+	for w := range windows {
+		for m := range n {
+			lines = fmt.Appendf(lines, "measurement-%06d,host=a value=%d.5 %d\n", m, m, int64(firstTime)+int64(w)*int64(week))
+			if (m+1)%batchRows == 0 || m == n-1 {
+				if err := c.Write(ctx, database, "autogen", lines); err != nil {
+					return err
+				}
+				lines = lines[:0]
 			}
-			lines = lines[:0]
 		}
 	}
 	return nil

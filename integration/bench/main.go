@@ -39,6 +39,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	many := fs.Int("many", 100_000, "measurements to plan; 0 leaves it out")
 	tasks := fs.Int("tasks", 10_000, "empty tasks of the engine's overhead")
 	rounds := fs.Int("rounds", 3, "how often each move is measured; the median counts")
+	whole := fs.Bool("whole", false, "let the operation of ten slices for each of -many measurements run to its end")
 	profiles := fs.String("profiles", "", "keep CPU profiles of the api under the loads of the data plane in `DIR`")
 	only := fs.String("only", "", "the `PARTS` to measure, separated by commas: "+strings.Join(parts(), ", ")+" (default: all)")
 	if err := fs.Parse(args); err != nil {
@@ -62,7 +63,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err := harness.BuildPrograms(ctx, bin); err != nil {
 		return err
 	}
-	b := &bench{ctx: ctx, out: out, dir: dir, bin: bin, rounds: *rounds, profiles: *profiles}
+	b := &bench{ctx: ctx, out: out, dir: dir, bin: bin, rounds: *rounds, whole: *whole, profiles: *profiles}
 	usual := set{name: fmt.Sprintf("%d measurements of %d points", *measurements, *points), measurements: *measurements, points: *points}
 	huge := set{name: fmt.Sprintf("one measurement of %d points", *large), measurements: 1, points: *large}
 	for _, part := range chosen {
@@ -86,6 +87,12 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 			}
 		case partOverhead:
 			err = b.overhead(*tasks)
+		case partWorkers:
+			err = b.scale()
+		case partMillion:
+			err = b.million(*many)
+		case partPollers:
+			err = b.pollers(usual)
 		case partWrite:
 			err = b.write()
 		case partLines:
@@ -115,6 +122,9 @@ const (
 	partClear     = "clear"
 	partPlanning  = "planning"
 	partOverhead  = "overhead"
+	partWorkers   = "workers"
+	partMillion   = "million"
+	partPollers   = "pollers"
 	// Those of the data plane.
 	partWrite     = "write"
 	partLines     = "lines"
@@ -128,7 +138,7 @@ const (
 func parts() []string {
 	return []string{
 		partRebalance, partLarge, partRecovery, partResync, partClear, partPlanning,
-		partOverhead,
+		partOverhead, partWorkers, partMillion, partPollers,
 		partWrite, partLines, partConflicts, partQuery, partDown, partIdle,
 	}
 }

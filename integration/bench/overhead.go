@@ -116,7 +116,13 @@ func (b *bench) emptyTasks(tasks int) (took time.Duration, err error) {
 		return 0, err
 	}
 	defer e.close()
-	return e.carryOut(b.ctx, tasks)
+	took, err = e.carryOut(b.ctx, tasks)
+	if err != nil {
+		return took, err
+	}
+	size, err := onDisk(dir)
+	fmt.Fprintf(b.out, "  %d bytes on disk a task, its events included\n", size/int64(tasks))
+	return took, err
 }
 
 // engine is controller and worker in this process, on connections of their own, with
