@@ -85,11 +85,10 @@ func watchAll(ctx context.Context, url string) error {
 	clients, ctx := errgroup.WithContext(ctx)
 	for i := range watchers {
 		clients.Go(func() error {
-			err := watchOne(ctx, url, time.Duration(i)*watchEvery/watchers)
-			if ctx.Err() != nil {
-				return nil
+			if err := watchOne(ctx, url, time.Duration(i)*watchEvery/watchers); ctx.Err() == nil {
+				return err
 			}
-			return err
+			return nil
 		})
 	}
 	return clients.Wait()

@@ -7,42 +7,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 )
-
-// Keys returns all keys below prefix, sorted, without reading their values; see List
-// for what a prefix is. A key that was deleted lately may be among them.
-func (k *Bucket) Keys(ctx context.Context, prefix string) ([]string, error) {
-	filter, err := k.filter(prefix)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := k.bus.bounded(ctx)
-	defer cancel()
-	var keys []string
-	err = k.bus.ask(ctx, func(ctx context.Context) error {
-		s, err := k.bus.js.Stream(ctx, k.stream)
-		if err != nil {
-			return err
-		}
-		info, err := s.Info(ctx, jetstream.WithSubjectFilter(filter))
-		if err == nil {
-			keys = slices.Collect(maps.Keys(info.State.Subjects))
-		}
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("listing the keys of %s/%s: %w", k.name, prefix, err)
-	}
-	for i, subject := range keys {
-		keys[i] = strings.TrimPrefix(subject, bucketSubject(k.name, ""))
-	}
-	slices.Sort(keys)
-	return keys, nil
-}
 
 // MaxGet is how many keys GetSome reads at most.
 const MaxGet = 256

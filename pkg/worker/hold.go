@@ -51,7 +51,7 @@ func (w *Worker) claim(ctx context.Context, op operation.Operation, task ledger.
 		return nil, errors.Join(err, nudge.Later(pause))
 	}
 	// Whoever has asked for a stop since then may have seen no lease yet.
-	if _, err := w.admit(ctx, op.ID); err != nil {
+	if op, err = w.admit(ctx, op.ID); err != nil {
 		run := events.TaskRun{OperationID: op.ID, TaskID: task.Value.ID}
 		return nil, errors.Join(lease.Release(ctx), w.leave(ctx, nudge, &run, err))
 	}

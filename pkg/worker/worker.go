@@ -57,6 +57,8 @@ type Worker struct {
 	options Options
 	// desk tells the claims of changed operations.
 	desk desk
+	// door has the operations that were admitted a moment ago.
+	door door
 }
 
 // New returns a worker that has not started.
@@ -139,7 +141,7 @@ func (w *Worker) take(ctx context.Context, nudge *bus.Nudge) error {
 	if err != nil || !ok {
 		return w.reject(ctx, nudge, err)
 	}
-	op, err := w.admit(ctx, run.OperationID)
+	op, err := w.admitted(ctx, run.OperationID)
 	if err != nil {
 		return w.leave(ctx, nudge, &run, err)
 	}
