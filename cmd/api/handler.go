@@ -195,12 +195,14 @@ func (l leases) Break(ctx context.Context, key string, by operation.Intent) (boo
 	return err == nil, err
 }
 
-// slots counts the task slots of the workers whose leases live.
+// slots counts the task slots of the workers whose leases live and that take tasks.
 func (w workers) slots(ctx context.Context) (int, error) {
 	live, err := worker.Live(ctx, w.leases)
 	n := 0
 	for _, l := range live {
-		n += l.Slots
+		if !l.Draining {
+			n += l.Slots
+		}
 	}
 	return n, err
 }

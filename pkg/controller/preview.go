@@ -225,10 +225,35 @@ func (t *turn) duration(ctx context.Context, plan *operation.Plan) (operation.Pl
 			return operation.PlanDuration{}, err
 		}
 	}
+	if pace.Bounded, err = t.bounded(ctx, plan); err != nil {
+		return operation.PlanDuration{}, err
+	}
 	if pace.Past, err = t.past(ctx); err != nil {
 		return operation.PlanDuration{}, err
 	}
 	return pace.Duration(), nil
+}
+
+// bounded are the plan's backends that have limits of their own.
+func (t *turn) bounded(ctx context.Context, plan *operation.Plan) ([]operation.Bounded, error) {
+	limits, err := t.ledger.BackendLimits(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []operation.Bounded
+	for i := range plan.Backends {
+		b := operation.Bounded{URL: plan.Backends[i].URL, Limits: limits.Of(plan.Backends[i].URL)}
+		if b.Limits.None() {
+			continue
+		}
+		for _, m := range plan.Moves {
+			if m.From == i || m.To == i {
+				b.Points, b.Bytes = b.Points+m.Points, b.Bytes+m.Bytes
+			}
+		}
+		out = append(out, b)
+	}
+	return out, nil
 }
 
 // past are the latest operations of the kind that tell how fast they go here: run to

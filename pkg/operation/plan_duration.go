@@ -38,8 +38,18 @@ type Pace struct {
 	// Slots are those of all live workers.
 	Slots  int
 	Limits Limits
+	// Bounded are the backends that have limits of their own, and what of the plan is
+	// read from or written to each.
+	Bounded []Bounded
 	// Past are earlier operations of the kind, the latest first.
 	Past []Past
+}
+
+// Bounded is a backend with limits for all operations together.
+type Bounded struct {
+	URL           string
+	Points, Bytes int64
+	Limits        Limits
 }
 
 // speeds are the rates, by kind, that are assumed of one slot where no earlier
@@ -127,20 +137,28 @@ func (p *Pace) parallel() (n int, said string) {
 
 // limit keeps the duration to what the limits admit, and says so.
 func (p *Pace) limit(d *PlanDuration) (basis []string) {
-	for _, l := range []struct {
-		limit *int64
-		of    int64
-		what  string
-	}{{p.Limits.PointsPerSecond, p.Totals.Points, "points"}, {p.Limits.BytesPerSecond, p.Totals.Bytes, "bytes"}} {
-		if l.limit == nil || *l.limit <= 0 {
-			continue
+	bounds := append([]Bounded{{Points: p.Totals.Points, Bytes: p.Totals.Bytes, Limits: p.Limits}}, p.Bounded...)
+	for i := range bounds {
+		b := &bounds[i]
+		where := ""
+		if b.URL != "" {
+			where = " at " + b.URL
 		}
-		least := float64(l.of) / float64(*l.limit)
-		if least > d.LowSeconds {
-			basis = append(basis, fmt.Sprintf("a limit of %d %s a second makes it %.0f seconds at least", *l.limit, l.what, math.Ceil(least)))
+		for _, l := range []struct {
+			limit *int64
+			of    int64
+			what  string
+		}{{b.Limits.PointsPerSecond, b.Points, "points"}, {b.Limits.BytesPerSecond, b.Bytes, "bytes"}} {
+			if l.limit == nil || *l.limit <= 0 {
+				continue
+			}
+			least := float64(l.of) / float64(*l.limit)
+			if least > d.LowSeconds {
+				basis = append(basis, fmt.Sprintf("a limit of %d %s a second%s makes it %.0f seconds at least", *l.limit, l.what, where, math.Ceil(least)))
+			}
+			// What is compared is read more than once, and counted each time.
+			d.LowSeconds, d.HighSeconds = max(d.LowSeconds, least), max(d.HighSeconds, 3*least+mostSeconds)
 		}
-		// What is compared is read more than once, and counted each time.
-		d.LowSeconds, d.HighSeconds = max(d.LowSeconds, least), max(d.HighSeconds, 3*least+mostSeconds)
 	}
 	return basis
 }

@@ -44,6 +44,11 @@ func TestADurationSaysWhatItIsFrom(t *testing.T) {
 			1000, 3005,
 			[]string{"a limit of 10000 points a second makes it 1000 seconds at least"},
 		},
+		"backend": {
+			operation.Pace{Kind: operation.KindResync, Totals: totals, Slots: 2, Bounded: []operation.Bounded{{URL: "http://a", Points: 4_000_000, Limits: operation.Limits{PointsPerSecond: new(int64(10_000))}}}},
+			400, 1205,
+			[]string{"a limit of 10000 points a second at http://a makes it 400 seconds at least"},
+		},
 		"bytes": {
 			operation.Pace{Kind: operation.KindResync, Totals: totals, Slots: 2, Limits: operation.Limits{BytesPerSecond: new(int64(1_000_000)), SlotsPerBackend: new(1)}},
 			500, 1505,
