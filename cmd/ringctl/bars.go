@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -29,10 +28,11 @@ type bars struct {
 	container *mpb.Progress
 	backends  map[string]*bar
 	whole     *bar
-	below     *bar
-	advice    advice
-	state     string
-	last      *opView
+	// below are lines for what is waited for.
+	below  []*bar
+	advice advice
+	state  string
+	last   *opView
 }
 
 // bar is one bar and the text behind it.
@@ -68,7 +68,7 @@ func (b *bars) add(name string, priority int) *bar {
 	one := &bar{}
 	style := mpb.BarStyle().Lbound("").Rbound("").Filler("█").Tip("█").Padding("░")
 	one.drawn = b.container.New(barParts+1, style, mpb.BarWidth(barWidth), mpb.BarFillerTrim(), mpb.BarPriority(priority),
-		mpb.PrependDecorators(decor.Name(cell(name), decor.WC{C: decor.DindentRight | decor.DSyncWidth})),
+		mpb.PrependDecorators(decor.Name(cell(name)+" ", decor.WC{C: decor.DindentRight | decor.DSyncWidth})),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return " " + one.said() })))
 	return one
 }
@@ -98,10 +98,6 @@ func (b *bars) show(_ []byte, op *opView) {
 	}
 	p := &op.Progress
 	now := b.app.now()
-	waits := map[string][]string{}
-	for _, g := range gates(op.Waits) {
-		waits[g.Backend] = append(waits[g.Backend], waitText(&g.Wait))
-	}
 	for i, url := range b.chosen(p) {
 		row := p.Backends[url]
 		one, ok := b.backends[url]
@@ -111,15 +107,12 @@ func (b *bars) show(_ []byte, op *opView) {
 		}
 		part, whole := finished(p.Phase, &row.Points)
 		rate := one.speed.at(now, string(p.Phase), part)
-		text := fmt.Sprintf("%4s  %s of %s points", cell(share(part, whole)), amount(part), amount(whole))
-		text += fmt.Sprintf("  %d of %d measurements", row.Measurements.Done, row.Measurements.Total)
+		// What does not fit is cut off at the end.
+		text := fmt.Sprintf("%4s %s/%s", cell(share(part, whole)), amount(part), amount(whole))
 		if rate > 0 && !op.State.Terminal() && part < whole {
 			text += fmt.Sprintf("  %s/s  %s to go", amount(int64(rate)), seconds(float64(whole-part)/rate))
 		}
-		if mine := waits[url]; len(mine) > 0 && !op.State.Terminal() {
-			text += "  waits for " + shorten(mine)
-		}
-		one.fill(part, whole, text)
+		one.fill(part, whole, text+fmt.Sprintf("  %d/%d measurements", row.Measurements.Done, row.Measurements.Total))
 	}
 	b.showWhole(op)
 }
@@ -128,32 +121,55 @@ func (b *bars) show(_ []byte, op *opView) {
 func (b *bars) showWhole(op *opView) {
 	p := &op.Progress
 	if b.whole == nil {
-		b.whole, b.below = b.add("all", wholePriority), b.line(belowPriority)
+		b.whole = b.add("all", wholePriority)
 	}
 	part, whole := p.finished()
 	_, rate, eta := op.pace()
-	text := fmt.Sprintf("%4s  %s  %s", cell(share(part, whole)), cell(p.Phase), taskCounts(&p.Tasks))
+	text := fmt.Sprintf("%4s %s/%s", cell(share(part, whole)), amount(part), amount(whole))
 	if rate != "" {
 		text += "  " + rate
 	}
 	if eta != "" {
 		text += "  " + eta + " to go"
 	}
-	b.whole.fill(part, whole, text)
-	var rest []string
-	for _, g := range gates(op.Waits) {
-		if _, shown := b.backends[g.Backend]; !shown {
-			rest = append(rest, waitText(&g.Wait))
+	b.whole.fill(part, whole, text+"  "+string(p.Phase))
+	b.showBelow(b.belowText(op))
+}
+
+// maxBelow bounds the lines below the bars.
+const maxBelow = 4
+
+// belowText is what the operation waits for, each gate on a line.
+func (b *bars) belowText(op *opView) []string {
+	if op.State.Terminal() {
+		return nil
+	}
+	texts := []string{taskCounts(&op.Progress.Tasks)}
+	if over := len(op.Progress.Backends) - len(b.backends); over > 0 && len(b.backends) == maxBars {
+		texts[0] += fmt.Sprintf("; and %d more backends", over)
+	}
+	all := gates(op.Waits)
+	for i := range all {
+		if len(texts) == maxBelow {
+			texts[maxBelow-1] += fmt.Sprintf("; and %d more", len(all)-i)
+			break
 		}
+		texts = append(texts, cell("waits for "+waitText(&all[i].Wait)))
 	}
-	below := ""
-	if len(rest) > 0 && !op.State.Terminal() {
-		below = "waits for " + shorten(rest)
+	return texts
+}
+
+func (b *bars) showBelow(texts []string) {
+	for len(b.below) < len(texts) {
+		b.below = append(b.below, b.line(belowPriority+len(b.below)))
 	}
-	if over := len(p.Backends) - len(b.backends); over > 0 && len(b.backends) == maxBars {
-		below = strings.TrimSpace(below + fmt.Sprintf("  and %d more backends", over))
+	for i, one := range b.below {
+		text := ""
+		if i < len(texts) {
+			text = texts[i]
+		}
+		one.say(text)
 	}
-	b.below.say(below)
 }
 
 // chosen are the backends that have a bar: those with most to give, in the order in
@@ -192,7 +208,9 @@ func (b *bars) close() {
 	}
 	if b.whole != nil {
 		b.whole.drawn.Abort(false)
-		b.below.drawn.Abort(true)
+	}
+	for _, one := range b.below {
+		one.drawn.Abort(true)
 	}
 	b.container.Wait()
 	if b.last != nil && b.last.State.Terminal() {

@@ -16,19 +16,16 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"ringmaster/pkg/httpapi/httpapitest"
 )
 
 // fakeAPI answers from files that were recorded: GET /v1/workers from
 // api/GET_v1_workers.json. A number after the name is the status, as in
 // POST_v1_operations.202.json, and one before it the turn: the first request gets
-// .1.200.json, the last turn stays. A stream of events sends one whenever the
+// .1.200.json, and each turn stays until the next. A stream of events sends one whenever the
 // operation has been read.
 type fakeAPI struct {
-	server   *httptest.Server
-	dir      string
-	contract *httpapitest.Contract
+	server *httptest.Server
+	dir    string
 
 	mu       sync.Mutex
 	requests []string
@@ -37,9 +34,9 @@ type fakeAPI struct {
 	closed   chan struct{}
 }
 
-func newFakeAPI(dir string, contract *httpapitest.Contract) *fakeAPI {
+func newFakeAPI(dir string) *fakeAPI {
 	f := &fakeAPI{
-		dir: filepath.Join(dir, "api"), contract: contract, turns: map[string]int{},
+		dir: filepath.Join(dir, "api"), turns: map[string]int{},
 		changed: make(chan struct{}), closed: make(chan struct{}),
 	}
 	f.server = httptest.NewServer(f)
@@ -124,8 +121,8 @@ func (f *fakeAPI) answer(name string) (status int, body []byte, ok bool) {
 		all = append(all, one)
 	}
 	slices.SortFunc(all, func(x, y recorded) int { return cmp.Compare(x.turn, y.turn) })
-	for i, one := range all {
-		if one.turn == f.turns[name] || i == len(all)-1 {
+	for _, one := range slices.Backward(all) {
+		if one.turn <= f.turns[name] {
 			body, err := os.ReadFile(one.file)
 			return one.status, bytes.TrimSpace(body), err == nil
 		}

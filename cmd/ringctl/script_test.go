@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,25 +12,20 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
-
-	"ringmaster/pkg/httpapi/httpapitest"
 )
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"ringctl": main})
 }
 
-// TestScripts runs the program as a person would. Each script has in its directory
-// api the answers of a server, whose shapes are held against openapi.yaml.
+// TestScripts runs the program as a person would. Each script has the answers of a
+// server in its directory api; that a real one answers like that is for the
+// integration tests to say.
 func TestScripts(t *testing.T) {
-	contract, err := httpapitest.Load()
-	if err != nil {
-		t.Fatal(err)
-	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
-			f := newFakeAPI(env.WorkDir, contract)
+			f := newFakeAPI(env.WorkDir)
 			env.Defer(f.close)
 			env.Values[fakeKey{}] = f
 			env.Setenv("RINGMASTER_SERVER", f.server.URL)
@@ -73,8 +69,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// asked TEXT says that a request with this text in it was the last one, or with -any
-// one of them.
+// asked TEXT says that there was a request with this text in it.
 func asked(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 1 {
 		ts.Fatalf("usage: [!] asked TEXT")
@@ -98,10 +93,27 @@ func awaits(ts *testscript.TestScript, neg bool, args []string) {
 func TestRunLeavesNothingBehind(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	dir := t.TempDir()
-	f := newFakeAPI(dir, nil)
+	f := newFakeAPI(dir)
 	defer f.close()
 	record(t, dir, "GET_v1_operations_"+sampleID+".json", fmt.Sprintf(`{"id": %q, "kind": "rebalance", "state": "failed"}`, sampleID))
 	if code := run(t.Context(), []string{"ops", "watch", sampleID, "-server", f.server.URL}, os.Stdin, t.Output(), t.Output()); code != exitOpFailed {
+		t.Fatalf("exit code %d", code)
+	}
+}
+
+// Whoever is interrupted while he watches is told that the operation goes on.
+func TestAnInterruptHasACodeOfItsOwn(t *testing.T) {
+	dir := t.TempDir()
+	f := newFakeAPI(dir)
+	defer f.close()
+	record(t, dir, "GET_v1_operations_"+sampleID+".json", fmt.Sprintf(`{"id": %q, "kind": "rebalance", "state": "running"}`, sampleID))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		_ = f.await("/events", 20*time.Second)
+		cancel()
+	}()
+	if code := run(ctx, []string{"ops", "watch", sampleID, "-server", f.server.URL}, os.Stdin, t.Output(), t.Output()); code != exitInterrupted {
 		t.Fatalf("exit code %d", code)
 	}
 }
