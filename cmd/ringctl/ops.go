@@ -165,7 +165,9 @@ func (op *opView) stateText() string {
 	}
 	texts := []string{text}
 	for _, c := range op.Conditions {
-		texts = append(texts, c.Type)
+		if c.Type != string(op.State) {
+			texts = append(texts, c.Type)
+		}
 	}
 	return strings.Join(texts, ", ")
 }

@@ -38,14 +38,14 @@ func Root() (string, error) {
 	}
 }
 
-// BuildPrograms builds api and worker into dir; flags go to the Go tool.
+// BuildPrograms builds api, worker and ringctl into dir; flags go to the Go tool.
 func BuildPrograms(ctx context.Context, dir string, flags ...string) error {
 	root, err := Root()
 	if err != nil {
 		return err
 	}
 	args := append([]string{"build", "-o", dir + string(filepath.Separator)}, flags...)
-	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/api", "./cmd/worker")...)
+	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/api", "./cmd/worker", "./cmd/ringctl")...)
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building the programs: %w\n%s", err, out)

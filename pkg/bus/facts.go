@@ -38,7 +38,8 @@ type StreamFacts struct {
 	// Leaderless is a stream of a cluster that nobody answers for.
 	Leaderless bool
 	// InMemory is a stream that is gone when its servers stop; Unsynced one whose
-	// messages may be acknowledged before they are on disk, by its own setting.
+	// messages may be acknowledged before they are on disk, though its spec does not
+	// say so.
 	InMemory, Unsynced bool
 	Messages           uint64
 	Bytes, MaxBytes    int64
@@ -88,11 +89,17 @@ func ours(name string) bool {
 		slices.ContainsFunc(specs.Objects, func(s events.ObjectStoreSpec) bool { return objectStream(s.Name) == name })
 }
 
+// mayBeUnsynced reports whether nothing that must last is in a stream.
+func mayBeUnsynced(name string) bool {
+	return slices.ContainsFunc(events.Buckets(), func(s events.BucketSpec) bool { return s.Unsynced && bucketStream(s.Name) == name })
+}
+
 func streamFacts(info *jetstream.StreamInfo) StreamFacts {
 	c := &info.Config
 	f := StreamFacts{
 		Name: c.Name, Replicas: max(c.Replicas, 1), Current: 1,
-		InMemory: c.Storage == jetstream.MemoryStorage, Unsynced: c.PersistMode == jetstream.AsyncPersistMode,
+		InMemory: c.Storage == jetstream.MemoryStorage,
+		Unsynced: c.PersistMode == jetstream.AsyncPersistMode && !mayBeUnsynced(c.Name),
 		Messages: info.State.Msgs, Bytes: int64(info.State.Bytes), MaxBytes: max(c.MaxBytes, 0), Refuses: c.Discard == jetstream.DiscardNew,
 	}
 	if info.Cluster == nil || info.Cluster.Name == "" {

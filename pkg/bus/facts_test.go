@@ -40,3 +40,27 @@ func TestFactsOfAnEmbeddedServer(t *testing.T) {
 	require.NoError(t, err)
 	require.LessOrEqual(t, ahead.Abs(), within+time.Millisecond, "it is the same clock")
 }
+
+func TestFactsOfAClusterThatLacksAServer(t *testing.T) {
+	t.Parallel()
+	_, cluster := bustest.StartCluster(t, 3)
+	b := cluster.Connect(0)
+	whole := func(replicas int) func() bool {
+		return func() bool {
+			f, err := b.Facts(t.Context())
+			require.NoError(t, err)
+			require.NotEmpty(t, f.Cluster)
+			require.NotEmpty(t, f.Streams)
+			for _, one := range f.Streams {
+				require.Equal(t, 3, one.Replicas, one.Name)
+				if one.Leaderless || one.Current != replicas || len(one.Behind) != 3-replicas {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	eventually(t, whole(3))
+	cluster.StopNode(2)
+	eventually(t, whole(2))
+}

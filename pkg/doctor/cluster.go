@@ -200,7 +200,7 @@ func (d *Doctor) operations(_ context.Context, c *chart) {
 			stalled++
 			c.note(name, Warn, "ringctl ops get "+op.ID, "operation %s is %s since %s: %s", op.ID, condition.Type, condition.Since.UTC().Format(time.RFC3339), condition.Reason)
 		}
-		if op.State == operation.AwaitingApproval || op.State == operation.Paused {
+		if len(op.Conditions) == 0 && (op.State == operation.AwaitingApproval || op.State == operation.Paused) {
 			stalled++
 			c.note(name, Warn, "ringctl ops get "+op.ID, "operation %s is %s and holds %s", op.ID, op.State, strings.Join(op.Scope, ", "))
 		}
