@@ -55,7 +55,7 @@ func (s *system) newHandler(token string, intake *controller.Intake) (*httpapi.E
 // metrics serves what this process knows.
 func (s *system) metrics() http.Handler {
 	return program.Metrics(newOperationMetrics(s.projection.List), newBackendMetrics(s.atlas, s.prober, s.census, time.Now),
-		newHintMetrics(s.data.store.Backlogs, time.Now), newHistoryMetrics(s.retention))
+		newHintMetrics(s.data.store.Backlogs, time.Now), newHistoryMetrics(s.retention, s.sweeper))
 }
 
 // submitter shows what it has accepted in this process's own view at once.

@@ -43,6 +43,8 @@ type system struct {
 	configuration *controller.Configuration
 	// retention keeps the history of operations within its bounds.
 	retention *controller.Retention
+	// sweeper repairs what does not fit together.
+	sweeper *controller.Sweeper
 	// draining is closed when the process is about to stop.
 	draining chan struct{}
 }
@@ -105,6 +107,10 @@ func newSystem(ctx context.Context, o *options, logger *slog.Logger) (_ *system,
 		Ledger: s.engine.Ledger, Leases: s.engine.Leases, ID: s.engine.ID,
 		MaxAge: o.historyAge, MaxBytes: o.historyBytes, Logger: logger, Now: time.Now,
 	}
+	s.sweeper = &controller.Sweeper{
+		Ledger: s.engine.Ledger, Queue: s.engine.Queue, Leases: s.engine.Leases, Scopes: s.bus.Scopes(),
+		ID: s.engine.ID, Logger: logger, Now: time.Now,
+	}
 	token, err := adminToken(o.data)
 	if err != nil {
 		return nil, err
@@ -156,6 +162,7 @@ func (s *system) serve(ctx context.Context, ready func(address string)) error {
 	services.Go(func() error { return s.prober.Run(ctx) })
 	services.Go(func() error { return s.census.Run(ctx) })
 	services.Go(func() error { return s.retention.Run(ctx) })
+	services.Go(func() error { return s.sweeper.Run(ctx) })
 	control := controller.New(s.engine.Ledger, s.engine.Queue, s.engine.Leases, s.engine.Planner, controller.Options{
 		ID: s.engine.ID, Accord: s.session, Settler: s.engine.Mover, Limits: s.engine.Limits, Logger: s.logger,
 		Slots: workers{s.engine.Leases}.slots, Trouble: prober{s.prober}.trouble,

@@ -9,11 +9,13 @@ import (
 	"slices"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"ringmaster/events"
 	"ringmaster/pkg/bus"
+	"ringmaster/pkg/bus/bustest"
 )
 
 func objects(t *testing.T, b *bus.Bus) *bus.Objects {
@@ -100,4 +102,76 @@ func testObjectsFailedPut(t *testing.T, e env) {
 	got, err := o.GetBytes(ctx, name)
 	require.NoError(t, err)
 	require.Equal(t, "first", string(got))
+}
+
+// What a Put leaves that dies before it has named its chunks goes, and nothing else.
+func TestStrayChunks(t *testing.T) {
+	t.Parallel()
+	b, s := bustest.Start(t)
+	js := raw(t, s)
+	o := objects(t, b)
+	ctx := t.Context()
+	_, err := o.PutBytes(ctx, "whole", randomBytes(300<<10))
+	require.NoError(t, err)
+	for range 2 {
+		_, err = js.Publish(ctx, "$O."+events.ObjectStorePlans+".C.died", []byte("chunk"))
+		require.NoError(t, err)
+	}
+	n, err := o.RemoveStray(ctx, time.Now().Add(-time.Hour))
+	require.NoError(t, err)
+	require.Zero(t, n, "it may go on")
+	before, err := o.Size(ctx)
+	require.NoError(t, err)
+	n, err = o.RemoveStray(ctx, time.Now().Add(time.Hour))
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	after, err := o.Size(ctx)
+	require.NoError(t, err)
+	require.Equal(t, before.Messages-2, after.Messages)
+	require.Less(t, after.Bytes, before.Bytes)
+	_, err = o.GetBytes(ctx, "whole")
+	require.NoError(t, err)
+}
+
+// A full store says so and keeps what it has.
+func TestAFullObjectStoreSaysSo(t *testing.T) {
+	t.Parallel()
+	s := bustest.StartSystem(t)
+	o := objects(t, s.Bus)
+	ctx := t.Context()
+	_, err := o.PutBytes(ctx, "first", randomBytes(10<<10))
+	require.NoError(t, err)
+	s.Bound(t, "OBJ_"+events.ObjectStorePlans, 100<<10)
+	_, err = o.PutBytes(ctx, "second", randomBytes(300<<10))
+	require.ErrorIs(t, err, bus.ErrFull)
+	_, err = o.GetBytes(ctx, "first")
+	require.NoError(t, err)
+	_, err = o.GetBytes(ctx, "second")
+	require.ErrorIs(t, err, bus.ErrNotFound)
+}
+
+// Remove leaves no marker, and takes nothing away that has come since; EraseAll takes a
+// prefix of whole tokens.
+func TestKeysAreRemovedWithoutATrace(t *testing.T) {
+	t.Parallel()
+	b, _ := bustest.Start(t)
+	k := b.Bucket(events.BucketTasks)
+	ctx := t.Context()
+	first, err := k.Create(ctx, "a.x", []byte("1"))
+	require.NoError(t, err)
+	require.ErrorIs(t, k.Remove(ctx, "a.x", first+1), bus.ErrConflict)
+	require.NoError(t, k.Remove(ctx, "a.x", first))
+	require.ErrorIs(t, k.Remove(ctx, "a.x", first), bus.ErrNotFound)
+	size, err := k.Size(ctx)
+	require.NoError(t, err)
+	require.Zero(t, size.Messages)
+	for _, key := range []string{"a.x", "a.y", "ab.x"} {
+		_, err = k.Create(ctx, key, []byte("2"))
+		require.NoError(t, err)
+	}
+	require.NoError(t, k.EraseAll(ctx, "a"))
+	keys, err := k.Keys(ctx, "")
+	require.NoError(t, err)
+	require.Equal(t, []string{"ab.x"}, keys)
+	require.Error(t, k.EraseAll(ctx, ""))
 }

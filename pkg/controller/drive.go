@@ -63,6 +63,9 @@ func (c *Controller) drive(ctx context.Context, id string) error {
 		if err != nil {
 			return err
 		}
+		if !record.Value.Kind.Implemented() {
+			return nil // of a later release, whose controllers drive it
+		}
 		t := &turn{Controller: c, record: record}
 		again, err := t.interruptibly(ctx)
 		if err != nil && !errors.Is(err, ledger.ErrConflict) && !errors.Is(err, errInterrupted) {

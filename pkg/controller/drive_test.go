@@ -301,6 +301,32 @@ func TestLostNudgesAreRepublished(t *testing.T) {
 	r.awaitQueue(0)
 }
 
+// Tasks that no live worker knows wait, and say so.
+func TestTasksThatNoWorkerKnowsSaySo(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, ttl, work{0, 1, 0, named("a", 1)})
+	old, err := r.leases.Acquire(t.Context(), ledger.WorkerLease("old"), []byte(`{"id":"old","knows":["clear/drop"]}`))
+	require.NoError(t, err)
+	keeping, stop := context.WithCancel(t.Context())
+	kept := make(chan struct{})
+	go func() {
+		defer close(kept)
+		ticker := time.NewTicker(ttl / 4)
+		defer ticker.Stop()
+		for keeping.Err() == nil && old.Renew(keeping) == nil {
+			<-ticker.C
+		}
+	}()
+	t.Cleanup(func() { stop(); <-kept })
+	r.control()
+	op := r.submit(add)
+	require.Eventually(t, func() bool {
+		return r.awaitWait(op.ID, "worker").Measured == "no worker has taken a task: no live worker (of 1) knows tasks of rebalance/copy"
+	}, patience, tick)
+	r.work(1)
+	r.finish(op.ID, operation.Succeeded)
+}
+
 func (r *rig) awaitQueue(n uint64) {
 	r.t.Helper()
 	require.Eventually(r.t, func() bool {

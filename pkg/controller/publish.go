@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"ringmaster/pkg/bus"
@@ -89,30 +90,47 @@ func (t *turn) publish(ctx context.Context) error {
 		t.idle = now
 	}
 	if t.idleFor() > t.leases.TTL() {
-		if t.crew, err = t.workersAlive(ctx); err != nil {
-			return err
-		}
+		t.crew, err = t.workersAlive(ctx, firstWaiting(current, wave))
 	}
-	return nil
+	return err
 }
 
-// workersAlive says how many workers there are and how much they have to do.
-func (t *turn) workersAlive(ctx context.Context) (string, error) {
-	workers, slots, busy := 0, 0, 0
-	for e, err := range t.leases.Bucket().List(ctx, "") {
+// firstWaiting names the tasks of the wave that wait; they are all of one kind.
+func firstWaiting(current []*operation.Task, wave int) string {
+	for _, task := range current {
+		if !task.State.Ended() && task.Wave == wave {
+			return task.Kind.TaskName(task.Phase)
+		}
+	}
+	return ""
+}
+
+// workersAlive says how many workers there are and how much they have to do, or that
+// none of them knows the tasks that wait.
+func (t *turn) workersAlive(ctx context.Context, wanted string) (string, error) {
+	workers, slots, busy, capable := 0, 0, 0, false
+	for e, err := range t.leases.Bucket().List(ctx, ledger.WorkerLeases()) {
 		if err != nil {
 			return "", fmt.Errorf("listing workers: %w", err)
 		}
-		if _, ok := ledger.WorkerOfLease(e.Key); ok {
-			var info struct {
-				Slots int `json:"slots"`
-			}
-			_ = json.Unmarshal(e.Value, &info) // one that cannot be read has none
-			workers++
-			slots += info.Slots
-		} else if ledger.IsTaskLease(e.Key) {
-			busy++
+		var info struct {
+			Slots int      `json:"slots"`
+			Knows []string `json:"knows"`
 		}
+		err := json.Unmarshal(e.Value, &info) // one that cannot be read has none
+		workers++
+		slots += info.Slots
+		// One that does not say what it knows is of an earlier release, and may.
+		capable = capable || err != nil || len(info.Knows) == 0 || slices.Contains(info.Knows, wanted)
+	}
+	if workers > 0 && !capable {
+		return fmt.Sprintf("no live worker (of %d) knows tasks of %s", workers, wanted), nil
+	}
+	for _, err := range t.leases.Claims().Bucket().List(ctx, "") {
+		if err != nil {
+			return "", fmt.Errorf("listing claims: %w", err)
+		}
+		busy++
 	}
 	return fmt.Sprintf("%d workers are alive, %d of their %d slots are busy", workers, busy, slots), nil
 }

@@ -34,9 +34,6 @@ func OperationLease(id string) string { return operationLeases + events.EscapeTo
 // bus.Leases.Claims.
 func TaskLease(op, task string) string { return TaskLeases(op) + "." + events.EscapeToken(task) }
 
-// IsTaskLease reports whether a key is that of a lease of any task.
-func IsTaskLease(key string) bool { return strings.HasPrefix(key, taskLeases) }
-
 // TaskLeases is the prefix of the leases of an operation's tasks.
 func TaskLeases(op string) string { return taskLeases + events.EscapeToken(op) }
 

@@ -46,3 +46,25 @@ func (k Kind) Work() Phase {
 		return PhaseCopy
 	}
 }
+
+// Carries reports whether this release carries out tasks of the kind in that phase. A
+// task that a later release has made may be of neither: it is left to who knows it.
+func (k Kind) Carries(p Phase) bool {
+	return k.Implemented() && (p == k.Work() || p == PhaseVerify)
+}
+
+// Carried lists what Carries reports true for, as `<kind>/<phase>`.
+func Carried() []string {
+	var all []string
+	for _, k := range Kinds() {
+		for _, p := range []Phase{k.Work(), PhaseVerify} {
+			if k.Carries(p) {
+				all = append(all, k.TaskName(p))
+			}
+		}
+	}
+	return all
+}
+
+// TaskName names the tasks of a kind in a phase, as Carried does.
+func (k Kind) TaskName(p Phase) string { return string(k) + "/" + string(p) }

@@ -25,6 +25,8 @@ type Info struct {
 	// Draining says that it was told to stop: it takes no more tasks, and gives back
 	// those it has.
 	Draining bool `json:"draining,omitempty"`
+	// Knows is what it carries out; see operation.Carried.
+	Knows []string `json:"knows,omitempty"`
 }
 
 // present keeps the lease that says that this worker is alive until idle is closed,

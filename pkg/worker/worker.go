@@ -7,6 +7,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -43,7 +44,10 @@ type Options struct {
 	SameError time.Duration
 	// Drain is how long a stopping worker waits for a task whose handler has
 	// returned to store where it is (20 s).
-	Drain  time.Duration
+	Drain time.Duration
+	// Knows says whether the handler carries out tasks of a kind in a phase; nil means
+	// operation.Kind.Carries. A task that it does not know is left to other workers.
+	Knows  func(operation.Kind, operation.Phase) bool
 	Logger *slog.Logger
 	Now    func() time.Time
 }
@@ -77,6 +81,9 @@ func New(l *ledger.Ledger, q *bus.Queue, leases *bus.Leases, h Handler, o Option
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Knows == nil {
+		o.Knows, o.Info.Knows = operation.Kind.Carries, operation.Carried()
 	}
 	o.Slots = max(o.Slots, 1)
 	o.Info.ID, o.Info.Slots = o.ID, o.Slots
@@ -138,8 +145,13 @@ func (w *Worker) rest(ctx context.Context, d time.Duration) {
 func (w *Worker) take(ctx context.Context, nudge *bus.Nudge) error {
 	_, payload, err := events.Decode(nudge.Data)
 	run, ok := payload.(events.TaskRun)
-	if err != nil || !ok {
+	switch {
+	case errors.Is(err, events.ErrUnknownType), errors.Is(err, events.ErrUnknownField):
+		return w.pass(ctx, nudge, err.Error())
+	case err != nil || !ok:
 		return w.reject(ctx, nudge, err)
+	case !w.options.Knows(run.Kind, run.Phase):
+		return w.pass(ctx, nudge, "this worker does not know tasks of "+run.Kind.TaskName(run.Phase))
 	}
 	op, err := w.admitted(ctx, run.OperationID)
 	if err != nil {
@@ -151,6 +163,9 @@ func (w *Worker) take(ctx context.Context, nudge *bus.Nudge) error {
 	}
 	if err != nil {
 		return w.leave(ctx, nudge, &run, err)
+	}
+	if t := &task.Value; !w.options.Knows(t.Kind, t.Phase) {
+		return w.pass(ctx, nudge, "this worker does not know tasks of "+t.Kind.TaskName(t.Phase))
 	}
 	c, err := w.claim(ctx, op, task, nudge)
 	if err != nil || c == nil {
@@ -194,9 +209,14 @@ func (w *Worker) admit(ctx context.Context, id string) (operation.Operation, err
 func (w *Worker) leave(ctx context.Context, nudge *bus.Nudge, run *events.TaskRun, why error) error {
 	log := w.options.Logger.With("operation", run.OperationID, "task", run.TaskID)
 	switch {
-	case errors.Is(why, errOver), errors.Is(why, mover.ErrHeld), errors.Is(why, ledger.ErrNoTask):
+	case errors.Is(why, errOver), errors.Is(why, mover.ErrHeld):
 		// What is held is nudged again when it goes on.
 		return nudge.Ack(ctx)
+	case errors.Is(why, ledger.ErrNoTask) && nudge.Deliveries < missingAfter:
+		// A retry may be about to make it.
+		return nudge.Later(pause)
+	case errors.Is(why, ledger.ErrNoTask):
+		return w.reject(ctx, nudge, fmt.Errorf("the operation is under way and has no such task: %w", why))
 	case errors.Is(why, errEpoch):
 		log.WarnContext(ctx, "task left alone", "reason", why)
 		return nudge.Later(pause)
@@ -209,6 +229,22 @@ func (w *Worker) leave(ctx context.Context, nudge *bus.Nudge, run *events.TaskRu
 	default:
 		return errors.Join(why, nudge.Later(pause))
 	}
+}
+
+const (
+	// missingAfter is at which delivery the task of a nudge counts as missing.
+	missingAfter = 3
+	// firstPass and longestPass bound for how long a nudge is put aside that this
+	// worker does not understand: long enough not to keep the slot busy, short enough
+	// for a worker that does.
+	firstPass   = 250 * time.Millisecond
+	longestPass = 8 * time.Second
+)
+
+// pass leaves a nudge to workers of other releases, which may understand it.
+func (w *Worker) pass(ctx context.Context, nudge *bus.Nudge, why string) error {
+	w.options.Logger.WarnContext(ctx, "task left to other workers", "subject", nudge.Subject, "reason", why, "deliveries", nudge.Deliveries)
+	return nudge.Later(min(firstPass<<min(max(nudge.Deliveries, 1)-1, 10), longestPass))
 }
 
 // reject moves a message nobody can carry out to the dead letters.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -441,6 +442,64 @@ func TestNudgesForNothingAreTaken(t *testing.T) {
 	})
 	s.awaitQueue(0)
 	require.Zero(t, s.read("done").Attempt)
+	letters := s.letters()
+	require.Len(t, letters, 1, "an operation that lives should have the task")
+	require.Equal(t, events.TaskSubject("rebalance", s.op.Value.ID, "none"), letters[0].Subject)
+	require.Contains(t, letters[0].Reason, "no such task")
+}
+
+// A worker of an earlier release leaves what it does not know to one that does: it
+// neither fails it nor takes it for poison.
+func TestWhatAWorkerDoesNotKnowIsLeftToOthers(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, long)
+	future := func(t *operation.Task) { t.Kind, t.Phase = "future", "compare" }
+	s.task("c1", future)
+	// Told by a nudge of a kind that it knows, too: the record decides.
+	s.nudge(operation.Task{ID: "c1", OperationID: s.op.Value.ID, Kind: operation.KindRebalance, Phase: operation.PhaseCopy})
+	s.task("c2")
+	refused := make(chan operation.Phase, 64)
+	s.start("old", func(ctx context.Context, job mover.Job) error {
+		if task := job.Task(); task.ID != "c2" {
+			refused <- task.Phase
+		}
+		return nil
+	})
+	s.awaitState("c2", operation.TaskDone)
+	s.awaitQueue(2)
+	live, err := worker.Live(t.Context(), s.leases)
+	require.NoError(t, err)
+	require.Contains(t, live[0].Knows, "rebalance/copy")
+	require.NotContains(t, live[0].Knows, "future/compare")
+	s.start("new", succeed, func(o *worker.Options) {
+		o.Knows = func(operation.Kind, operation.Phase) bool { return true }
+	})
+	done := s.awaitState("c1", operation.TaskDone)
+	require.Equal(t, 1, done.Attempt)
+	s.awaitQueue(0)
+	require.Empty(t, s.letters())
+	require.Empty(t, refused)
+}
+
+// The same for nudges of a later version, which cannot be read.
+func TestNudgesOfALaterVersionAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, long)
+	for task, change := range map[string][2]string{
+		"v2":   {`ringmaster.task.run.v1`, `ringmaster.task.run.v2`},
+		"more": {`"phase":`, `"priority":"high","phase":`},
+	} {
+		m, err := s.ledger.Nudge(&operation.Task{ID: task, OperationID: s.op.Value.ID, Kind: operation.KindRebalance, Phase: operation.PhaseCopy})
+		require.NoError(t, err)
+		data := strings.ReplaceAll(string(m.Data), change[0], change[1])
+		require.NotEqual(t, string(m.Data), data)
+		require.NoError(t, s.queue.Publish(t.Context(), bus.Message{Subject: m.Subject, Data: []byte(data)}))
+	}
+	s.start("old", succeed)
+	s.task("c1")
+	s.awaitState("c1", operation.TaskDone)
+	s.awaitQueue(2)
+	require.Empty(t, s.letters())
 }
 
 // Records that cannot be read hold up nobody else's tasks.
