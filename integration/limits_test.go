@@ -309,7 +309,7 @@ func TestWorkersBackOffFromABackendThatSuffers(t *testing.T) {
 			defer s.flow.begin(r)()
 			if suffering.Load() && s.flow.total() > 200_000 {
 				select {
-				case <-time.After(600 * time.Millisecond):
+				case <-time.After(1500 * time.Millisecond):
 				case <-r.Context().Done():
 				}
 			}

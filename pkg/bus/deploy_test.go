@@ -1,6 +1,7 @@
 package bus_test
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"time"
@@ -96,6 +97,34 @@ func TestDeployedCluster(t *testing.T) {
 		require.NoError(t, err)
 		_, err = worker.Log(events.StreamDeadLetters).Append(ctx, events.DeadLetterSubject("TASKS"), "id", nil)
 		require.NoError(t, err)
+		watching, stop := context.WithCancel(ctx)
+		defer stop()
+		for _, bucket := range []string{events.BucketOperations, events.BucketTopology} {
+			changes, err := worker.Bucket(bucket).Watch(watching, "")
+			require.NoError(t, err)
+			require.Eventually(t, func() bool { // a watch begins a moment after the call
+				revision, err := api.Bucket(bucket).Create(ctx, "watched", nil)
+				require.NoError(t, err)
+				defer func() { require.NoError(t, api.Bucket(bucket).Delete(ctx, "watched", revision)) }()
+				select {
+				case <-changes:
+					return true
+				case <-time.After(100 * time.Millisecond):
+					return false
+				}
+			}, patience, time.Millisecond, bucket)
+		}
+		serving, end := context.WithCancel(ctx)
+		served := make(chan error, 1)
+		go func() {
+			served <- api.Serve(serving, events.SubjectGrants, func(q []byte) []byte { return append([]byte("answer to "), q...) })
+		}()
+		require.Eventually(t, func() bool {
+			answer, err := worker.Ask(ctx, events.SubjectGrants, []byte("this"))
+			return err == nil && string(answer) == "answer to this"
+		}, patience, 10*time.Millisecond)
+		end()
+		require.NoError(t, <-served)
 		require.NoError(t, n.Working())
 		require.NoError(t, n.Ack(ctx))
 		require.NoError(t, lease.Release(ctx))

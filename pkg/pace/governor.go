@@ -32,9 +32,12 @@ const (
 	slowAtLeast = 250 * time.Millisecond
 	// usualAfter is how many answers there must have been before any is usual.
 	usualAfter = 8
-	// usualWeight is the weight of a new answer in what is usual.
-	usualWeight = 0.02
-	lastFew     = 4
+	// usualWeight is the weight of a new answer in what is usual, and of one that
+	// took far longer: that is to be noticed before it is usual.
+	usualWeight   = 0.02
+	unusualWeight = 0.004
+	unusual       = 2
+	lastFew       = 4
 	// mostRetryAfter bounds what a backend may ask for.
 	mostRetryAfter = time.Minute
 )
@@ -128,7 +131,11 @@ func (g *governor) slow(a Answered) (took, usual time.Duration, is bool) {
 		g.latest++
 	}
 	usual = time.Duration(u.seconds * float64(time.Second))
-	u.seconds += usualWeight * (seconds - u.seconds)
+	weight := usualWeight
+	if seconds > unusual*u.seconds {
+		weight = unusualWeight
+	}
+	u.seconds += weight * (seconds - u.seconds)
 	if g.latest < lastFew {
 		return 0, 0, false
 	}
