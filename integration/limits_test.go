@@ -270,8 +270,10 @@ func TestGrantingIsTakenOver(t *testing.T) {
 	s.configure()
 	s.startAPI()
 	s.awaitGrantor()
-	circles := []harness.Circle{circleOf("circle-0", s.members[0][0]), {Name: "circle-1", Backends: []harness.Backend{{Name: "influxdb-1-0", URL: s.sink.URL()}}}}
-	peer := s.another(circles...)
+	peer := s.another( // with the same circles
+		harness.Circle{Name: "circle-0", Backends: []harness.Backend{{Name: "influxdb-0-0", URL: s.urls[0][0]}}},
+		harness.Circle{Name: "circle-1", Backends: []harness.Backend{{Name: "influxdb-1-0", URL: s.urls[1][0]}}},
+	)
 	s.startWorker("-slots", "2")
 	s.startWorker("-slots", "2")
 	id := s.recover(map[string]any{"points_per_second": 5_000})
@@ -297,7 +299,7 @@ func (s *limitSite) awaitGrantor() {
 // operation says so and goes on.
 func TestWorkersBackOffFromABackendThatSuffers(t *testing.T) {
 	t.Parallel()
-	const rows = 60_000
+	const rows = 20_000
 	s := newLimitSite(t, 20, rows)
 	s.configure()
 	s.startAPI()
@@ -307,7 +309,7 @@ func TestWorkersBackOffFromABackendThatSuffers(t *testing.T) {
 	s.sink.Handle(func(w http.ResponseWriter, r *http.Request) {
 		if harness.IsWrite(r) {
 			defer s.flow.begin(r)()
-			if suffering.Load() && s.flow.total() > 200_000 {
+			if suffering.Load() && s.flow.total() > 120_000 {
 				select {
 				case <-time.After(1500 * time.Millisecond):
 				case <-r.Context().Done():
