@@ -19,7 +19,20 @@ type checking struct {
 	asked operation.Verify
 	// verdict is that of the task so far.
 	verdict operation.Verdict
+	// doubtful are groups of slices that differed when they were looked at first;
+	// held is how many points of theirs are remembered.
+	doubtful []*doubt
+	held     int
 }
+
+// doubt is a group of slices, by index, that is to be looked at again.
+type doubt struct {
+	group []int
+	*looked
+}
+
+// mostDoubtful bounds the groups that are looked at again together.
+const mostDoubtful = 64
 
 func (t *transfer) newChecking() (*checking, error) {
 	asked, err := operation.ParseVerify(t.job.Operation().Parameters)
@@ -45,9 +58,12 @@ func (t *transfer) check(ctx context.Context) error {
 	c.resume()
 	pending := func(i int) bool { return !t.evidence[i].State.Finished() }
 	for _, group := range t.groups(t.slices, pending) {
-		if err := c.group(ctx, group, 0); err != nil {
+		if err := c.group(ctx, group); err != nil {
 			return err
 		}
+	}
+	if err := c.lookAtDoubtful(ctx); err != nil {
+		return err
 	}
 	return c.ended()
 }
@@ -82,8 +98,9 @@ func (c *checking) ended() error {
 	return failure
 }
 
-// group compares the slices of a group, stores what came of it, and repairs.
-func (c *checking) group(ctx context.Context, group []int, limit time.Duration) error {
+// group compares the slices of a group, stores what came of it, and repairs. Slices
+// that differ are put aside: many are looked at again after one pause.
+func (c *checking) group(ctx context.Context, group []int) error {
 	var fresh []int
 	for _, i := range group {
 		// What has been compared is only to be repaired.
@@ -92,10 +109,92 @@ func (c *checking) group(ctx context.Context, group []int, limit time.Duration) 
 		}
 	}
 	if len(fresh) > 0 {
-		if err := c.compareGroup(ctx, fresh, limit); err != nil {
+		if err := c.compareGroup(ctx, fresh, 0, true); err != nil {
 			return err
 		}
 	}
+	if len(c.doubtful) >= mostDoubtful || c.held >= maxSuspects {
+		if err := c.lookAtDoubtful(ctx); err != nil {
+			return err
+		}
+	}
+	return c.repair(ctx, group)
+}
+
+// lookAtDoubtful looks at what has differed until it is sure, and stores what comes of
+// it. A group of which that cannot be told is compared from the beginning.
+func (c *checking) lookAtDoubtful(ctx context.Context) error {
+	all := c.doubtful
+	c.doubtful, c.held = nil, 0
+	failed := map[*looked]error{}
+	var some []*looked
+	for _, d := range all {
+		some = append(some, d.looked)
+	}
+	err := c.lookUntil(ctx, some, c.matters, func(ctx context.Context, l *looked, which []int) error {
+		if failed[l] != nil {
+			return nil
+		}
+		err := c.patiently(ctx, "comparing "+c.source.URL()+" with "+c.destination.URL(), 0, func(ctx context.Context) error {
+			if err := c.lookAtEnds(ctx, l.chosen); err != nil {
+				return err
+			}
+			return c.lookAgain(ctx, l, which)
+		})
+		if err != nil && aboutSlices(ctx, err) {
+			failed[l], err = err, nil
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, d := range all {
+		if failed[d.looked] != nil {
+			err = c.compareGroup(ctx, d.group, 0, false)
+		} else {
+			err = c.settleDoubt(ctx, d)
+		}
+		if err != nil {
+			return err
+		}
+		if err := c.repair(ctx, d.group); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settleDoubt reaches a verdict on slices that have been looked at for the last time.
+func (c *checking) settleDoubt(ctx context.Context, d *doubt) error {
+	var found judgement
+	states := make([]operation.Evidence, len(d.group))
+	err := c.patiently(ctx, "comparing "+c.source.URL()+" with "+c.destination.URL(), 0, func(ctx context.Context) error {
+		found = judgement{}
+		if err := c.lookAtEnds(ctx, d.chosen); err != nil {
+			return err
+		}
+		for n, i := range d.group {
+			if err := c.weigh(ctx, i, &d.diffs[n], &found, &states[n]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil && aboutSlices(ctx, err) {
+		return c.compareGroup(ctx, d.group, 0, false)
+	}
+	if err != nil {
+		return err
+	}
+	for n, i := range d.group {
+		c.evidence[i] = states[n]
+	}
+	return c.keep(ctx, &found)
+}
+
+// repair copies what was found to be lacking in a group.
+func (c *checking) repair(ctx context.Context, group []int) error {
 	var lacking []int
 	for _, i := range group {
 		if c.evidence[i].State == operation.SliceCompared {
@@ -108,15 +207,17 @@ func (c *checking) group(ctx context.Context, group []int, limit time.Duration) 
 	return c.repairGroup(ctx, lacking, 0)
 }
 
-// compareGroup reaches a verdict on the slices of a group and stores it. A group
-// that cannot be compared is compared slice by slice; a slice that cannot be is
-// reported.
-func (c *checking) compareGroup(ctx context.Context, group []int, limit time.Duration) error {
+// compareGroup reaches a verdict on the slices of a group and stores it. With aside,
+// those that differ are put aside. A group that cannot be compared is compared slice by
+// slice; a slice that cannot be is reported.
+func (c *checking) compareGroup(ctx context.Context, group []int, limit time.Duration, aside bool) error {
 	var found judgement
 	var states []operation.Evidence
+	var left *doubt
 	err := c.timely(ctx, "comparing "+c.source.URL()+" with "+c.destination.URL(), limit, group, func(ctx context.Context) (err error) {
 		found, states = judgement{}, make([]operation.Evidence, len(group))
-		return c.compareOnce(ctx, group, &found, states)
+		left, err = c.compareOnce(ctx, group, &found, states, aside)
+		return err
 	})
 	var large *tooLargeError
 	var slow *slowError
@@ -125,12 +226,18 @@ func (c *checking) compareGroup(ctx context.Context, group []int, limit time.Dur
 		for n, i := range group {
 			c.evidence[i] = states[n]
 		}
-		return c.store(ctx, &found)
+		if left != nil {
+			c.doubtful, c.held = append(c.doubtful, left), c.held+len(left.found.points)
+			if len(left.group) == len(group) {
+				return nil // nothing is to be stored
+			}
+		}
+		return c.keep(ctx, &found)
 	case !aboutSlices(ctx, err):
 		return err
 	case len(group) > 1:
 		for i := range group {
-			if err := c.compareGroup(ctx, group[i:i+1], c.limitAfter(err)); err != nil {
+			if err := c.compareGroup(ctx, group[i:i+1], c.limitAfter(err), aside); err != nil {
 				return err
 			}
 		}
@@ -167,7 +274,7 @@ func (c *checking) handOver(ctx context.Context, i int, large *tooLargeError) er
 	case err == nil:
 		c.whole = true
 		defer func() { c.whole = false }()
-		return c.compareGroup(ctx, []int{i}, 0)
+		return c.compareGroup(ctx, []int{i}, 0, false)
 	case aboutSlices(ctx, err):
 		return c.forgo(ctx, i, err)
 	default:
@@ -183,15 +290,15 @@ func (c *checking) forgo(ctx context.Context, i int, err error) error {
 	// A type that cannot be read truly is a finding of its own.
 	found.Problems[0].Code, found.Problems[0].Detail = why.Code, operation.Clip(why.Detail)
 	c.evidence[i] = operation.Evidence{State: operation.SliceFailed}
-	return c.store(ctx, &found, why)
+	return c.keep(ctx, &found, why)
 }
 
-// store stores the evidence of all slices and a verdict joined with those before it.
-func (c *checking) store(ctx context.Context, found *judgement, problems ...operation.SliceError) error {
+// keep stores the evidence of all slices and a verdict joined with those before it.
+func (c *checking) keep(ctx context.Context, found *judgement, problems ...operation.SliceError) error {
 	c.verdict.Extend(&found.Verdict)
 	evidence, read, written := slices.Clone(c.evidence), c.read.take(), c.sent.take()
 	timeouts := c.recordTimeouts(nil)
-	return c.job.Checkpoint(ctx, func(task *operation.Task) {
+	return c.transfer.store(ctx, evidence, func(task *operation.Task) {
 		timeouts(task)
 		verdict := operation.Verdict{}
 		verdict.Extend(&c.verdict)
@@ -207,41 +314,52 @@ func (c *checking) store(ctx context.Context, found *judgement, problems ...oper
 }
 
 // compareOnce tries to reach a verdict on the slices of a group; states is what
-// their evidence is to be then.
-func (c *checking) compareOnce(ctx context.Context, group []int, v *judgement, states []operation.Evidence) error {
+// their evidence is to be then. With aside it returns those that differ instead.
+func (c *checking) compareOnce(ctx context.Context, group []int, v *judgement, states []operation.Evidence, aside bool) (*doubt, error) {
 	all := pick(c.slices, group)
 	if err := c.lookAtEnds(ctx, all); err != nil {
-		return err
+		return nil, err
 	}
 	var which []int
 	for n := range all {
 		if all[n].Expired {
 			if err := c.countLeavingOut(ctx, &all[n], v); err != nil {
-				return err
+				return nil, err
 			}
 			states[n].State = operation.SliceUnchanged
 			continue
 		}
 		if err := c.refuseAmbiguous(ctx, &all[n]); err != nil {
-			return err
+			return nil, err
 		}
 		which = append(which, n)
 	}
 	which, err := c.sameCounts(ctx, all, which, v, states)
 	if err != nil || len(which) == 0 {
-		return err
+		return nil, err
 	}
 	chosen := pick(all, which)
-	diffs, err := c.compareLasting(ctx, chosen, c.firstLook(chosen), c.matters)
-	if err != nil {
-		return err
+	l, err := c.look(ctx, chosen, c.firstLook(chosen))
+	if err == nil && !aside {
+		err = c.lookUntil(ctx, []*looked{l}, c.matters, c.lookAgain)
 	}
+	if err != nil {
+		return nil, err
+	}
+	var doubtful, indexes []int
 	for k, n := range which {
-		if err := c.weigh(ctx, group[n], &diffs[k], v, &states[n]); err != nil {
-			return err
+		if aside && c.matters(&l.diffs[k]) {
+			doubtful, indexes = append(doubtful, k), append(indexes, group[n])
+			continue
+		}
+		if err := c.weigh(ctx, group[n], &l.diffs[k], v, &states[n]); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	if len(doubtful) == 0 {
+		return nil, nil
+	}
+	return &doubt{indexes, l.only(doubtful)}, nil
 }
 
 // lookAtEnds finds out which end knows the policy of the slices at all, and marks

@@ -228,7 +228,7 @@ func newCircles(t testing.TB, kind operation.Kind, sizes ...int) (*env, [][]*inf
 func impatient() mover.Config {
 	return mover.Config{
 		Refused: 300 * time.Millisecond, Unreachable: 600 * time.Millisecond,
-		Backoff: 5 * time.Millisecond, MaxBackoff: 50 * time.Millisecond, RetryInPlace: 50 * time.Millisecond,
+		Backoff: 5 * time.Millisecond, MaxBackoff: 50 * time.Millisecond, RetryInPlace: 50 * time.Millisecond, Lasting: 20 * time.Millisecond,
 	}
 }
 

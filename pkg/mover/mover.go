@@ -87,7 +87,11 @@ type Config struct {
 	// SliceRows is where a slice counts as mis-estimated and is handed over in
 	// parts (400,000 points); PartRows is the size of those parts (100,000).
 	SliceRows, PartRows int64
-	Clearing            Clearing
+	// Lasting is for how long a verification has to see a point differ before it
+	// counts, as long as nothing else comes right meanwhile (1 s): what a client
+	// writes does not come to two circles at the same time.
+	Lasting  time.Duration
+	Clearing Clearing
 	// Pacer keeps tasks within limits; nil paces nothing.
 	Pacer  *pace.Pacer
 	Logger *slog.Logger
@@ -110,6 +114,7 @@ func (c Config) withDefaults() Config {
 	def(&c.Backoff, 250*time.Millisecond)
 	def(&c.MaxBackoff, 15*time.Second)
 	def(&c.RetryInPlace, 5*time.Second)
+	def(&c.Lasting, time.Second)
 	num(&c.BatchRows, 5000)
 	num(&c.BatchBytes, 1<<20)
 	num(&c.Writers, 2)

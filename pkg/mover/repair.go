@@ -43,7 +43,7 @@ func (c *checking) repairGroup(ctx context.Context, group []int, limit time.Dura
 		return c.repairGroup(ctx, group, limit)
 	}
 	c.evidence[group[0]].State = operation.SliceFailed
-	return c.store(ctx, &judgement{}, problemOf(group[0], &c.slices[group[0]], err))
+	return c.keep(ctx, &judgement{}, problemOf(group[0], &c.slices[group[0]], err))
 }
 
 // repaired stores that slices have been repaired, or what had to be left out.
@@ -58,7 +58,7 @@ func (c *checking) repaired(ctx context.Context, group []int) error {
 		c.evidence[group[0]].State = operation.SliceFailed
 		problems = append(problems, c.withheldProblem(group[0]))
 	}
-	return c.store(ctx, &judgement{copied: copied}, problems...)
+	return c.keep(ctx, &judgement{copied: copied}, problems...)
 }
 
 // repairOnce writes to one end what only the other holds, and replaces nothing. A

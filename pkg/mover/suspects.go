@@ -15,7 +15,8 @@ import (
 // looked at: it may only have been the moment, since what a client writes does not
 // come to two circles at the same time.
 type suspects struct {
-	points map[uint64]struct{}
+	// points has the slice of each, by number.
+	points map[uint64]int
 	// full says that there were too many to remember: every point is one.
 	full bool
 	// spans are the times of those of each slice, by its number.
@@ -29,15 +30,16 @@ type timeSpan struct{ first, last int64 }
 const maxSuspects = 100_000
 
 func newSuspects(slices int) *suspects {
-	s := &suspects{points: map[uint64]struct{}{}, spans: make([]timeSpan, slices)}
+	s := &suspects{points: map[uint64]int{}, spans: make([]timeSpan, slices)}
 	for i := range s.spans {
 		s.spans[i] = timeSpan{math.MaxInt64, math.MinInt64}
 	}
 	return s
 }
 
-func (s *suspects) key(slice int, series *lineproto.Series, ns int64) uint64 {
-	return mix(s.hash.series(series)^uint64(slice+1)*0x9e3779b97f4a7c15, uint64(ns)^0xd1b54a32d192ed03)
+// key names a point: the slices of one look have no point in common.
+func (s *suspects) key(series *lineproto.Series, ns int64) uint64 {
+	return mix(s.hash.series(series)^0x9e3779b97f4a7c15, uint64(ns)^0xd1b54a32d192ed03)
 }
 
 func (s *suspects) add(slice int, series *lineproto.Series, ns int64) {
@@ -47,14 +49,14 @@ func (s *suspects) add(slice int, series *lineproto.Series, ns int64) {
 		s.full = true
 		return
 	}
-	s.points[s.key(slice, series, ns)] = struct{}{}
+	s.points[s.key(series, ns)] = slice
 }
 
-func (s *suspects) has(slice int, series *lineproto.Series, ns int64) bool {
+func (s *suspects) has(series *lineproto.Series, ns int64) bool {
 	if s.full {
 		return true
 	}
-	_, ok := s.points[s.key(slice, series, ns)]
+	_, ok := s.points[s.key(series, ns)]
 	return ok
 }
 
@@ -63,7 +65,7 @@ func (c *comparison) suspect(slice int, series *lineproto.Series, ns int64) bool
 	if c.numbers != nil {
 		slice = c.numbers[slice]
 	}
-	if c.among != nil && !c.among.has(slice, series, ns) {
+	if c.among != nil && !c.among.has(series, ns) {
 		return false
 	}
 	if c.found != nil {
@@ -72,75 +74,122 @@ func (c *comparison) suspect(slice int, series *lineproto.Series, ns int64) bool
 	return true
 }
 
-// lookPauses returns how long to wait before each further look at what differs.
-func lookPauses() []time.Duration {
-	return []time.Duration{250 * time.Millisecond, 750 * time.Millisecond, 1500 * time.Millisecond, 2500 * time.Millisecond}
+// looked is what a first look at some slices has found, for further ones.
+type looked struct {
+	chosen []operation.Slice
+	diffs  []difference
+	found  *suspects
 }
 
-// lookAtLeast is for how long a point has to differ to count as different, as long
-// as nothing else comes right in the meantime.
-const lookAtLeast = time.Second
-
-// compareLasting compares slices and looks again, a few times, at the points that
-// differ: what is left are those that differed every time. c is for the first look;
-// matters says which differences are worth another one.
-func (t *transfer) compareLasting(ctx context.Context, chosen []operation.Slice, c *comparison, matters func(*difference) bool) ([]difference, error) {
-	found := newSuspects(len(chosen))
-	c.found = found
+// look compares slices for the first time. c is what else is to be done on the way.
+func (t *transfer) look(ctx context.Context, chosen []operation.Slice, c *comparison) (*looked, error) {
+	c.found = newSuspects(len(chosen))
 	diffs, err := t.compare(ctx, chosen, c)
 	if err != nil {
 		return nil, err
 	}
-	var waited time.Duration
-	for _, pause := range lookPauses() {
-		var which []int
-		before := int64(0)
-		for i := range diffs {
-			if d := &diffs[i]; matters(d) {
-				which, before = append(which, i), before+d.missing+d.extra+d.different
-			}
-		}
-		if len(which) == 0 {
-			break
-		}
-		if err := t.pause(ctx, pause); err != nil {
-			return nil, err
-		}
-		waited += pause
-		if found, err = t.lookAgain(ctx, chosen, diffs, which, found); err != nil {
-			return nil, err
-		}
-		after := int64(0)
-		for _, i := range which {
-			after += diffs[i].missing + diffs[i].extra + diffs[i].different
-		}
-		if after == before && waited >= lookAtLeast {
-			break
+	return &looked{chosen, diffs, c.found}, nil
+}
+
+// only leaves out all slices but some.
+func (l *looked) only(which []int) *looked {
+	out := &looked{chosen: pick(l.chosen, which), found: &suspects{points: map[uint64]int{}, full: l.found.full}}
+	renumbered := make(map[int]int, len(which))
+	for n, i := range which {
+		out.diffs = append(out.diffs, l.diffs[i])
+		out.found.spans = append(out.found.spans, l.found.spans[i])
+		renumbered[i] = n
+	}
+	for key, i := range l.found.points {
+		if n, ok := renumbered[i]; ok {
+			out.found.points[key] = n
 		}
 	}
-	return diffs, nil
+	return out
+}
+
+// differ counts what differs.
+func (l *looked) differ(matters func(*difference) bool) (which []int, points int64) {
+	for i := range l.diffs {
+		if d := &l.diffs[i]; matters(d) {
+			which, points = append(which, i), points+d.missing+d.extra+d.different
+		}
+	}
+	return which, points
+}
+
+// lookPauses returns how long to wait before each further look at what differs, in
+// parts of Config.Lasting. After the first two, nothing is looked at again of which
+// nothing has come right.
+func (c *Config) lookPauses() []time.Duration {
+	return []time.Duration{c.Lasting / 4, c.Lasting * 3 / 4, c.Lasting * 3 / 2, c.Lasting * 5 / 2}
+}
+
+// lookUntil looks again, a few times, at the points that have differed: what is left
+// are those that differed every time. matters says which differences are worth it.
+func (t *transfer) lookUntil(ctx context.Context, all []*looked, matters func(*difference) bool, again func(context.Context, *looked, []int) error) error {
+	for n, pause := range t.lookPauses() {
+		before := int64(0)
+		for _, l := range all {
+			_, points := l.differ(matters)
+			before += points
+		}
+		if before == 0 {
+			return nil
+		}
+		if err := t.pause(ctx, pause); err != nil {
+			return err
+		}
+		after := int64(0)
+		for _, l := range all {
+			which, _ := l.differ(matters)
+			if len(which) == 0 {
+				continue
+			}
+			if err := again(ctx, l, which); err != nil {
+				return err
+			}
+			_, points := l.differ(matters)
+			after += points
+		}
+		if after == before && n > 0 {
+			return nil
+		}
+	}
+	return nil
+}
+
+// compareLasting compares slices as often as lookUntil does.
+func (t *transfer) compareLasting(ctx context.Context, chosen []operation.Slice, c *comparison, matters func(*difference) bool) ([]difference, error) {
+	l, err := t.look(ctx, chosen, c)
+	if err != nil {
+		return nil, err
+	}
+	err = t.lookUntil(ctx, []*looked{l}, matters, t.lookAgain)
+	return l.diffs, err
 }
 
 // lookAgain compares the points once more that have differed in some slices, and
 // corrects what is known of these.
-func (t *transfer) lookAgain(ctx context.Context, chosen []operation.Slice, diffs []difference, which []int, among *suspects) (*suspects, error) {
-	narrow := pick(chosen, which)
+func (t *transfer) lookAgain(ctx context.Context, l *looked, which []int) error {
+	narrow := pick(l.chosen, which)
 	for n, i := range which {
-		narrow[n].From, narrow[n].To, narrow[n].Last = among.spans[i].first, among.spans[i].last, true
+		narrow[n].From, narrow[n].To, narrow[n].Last = l.found.spans[i].first, l.found.spans[i].last, true
 	}
-	found := newSuspects(len(chosen))
-	now, err := t.compare(ctx, narrow, &comparison{among: among, found: found, numbers: which})
+	found := newSuspects(len(l.chosen))
+	now, err := t.compare(ctx, narrow, &comparison{among: l.found, found: found, numbers: which})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for n, i := range which {
-		d, was := now[n], diffs[i]
+		d, was := now[n], l.diffs[i]
 		// What has come meanwhile is at both ends.
 		d.destination = was.destination + max(was.absent-d.absent, 0)
 		d.source = was.source + max(was.alone-d.alone, 0)
-		diffs[i] = d
+		l.diffs[i] = d
 	}
-	return found, nil
+	l.found = found
+	return nil
 }
 
 // pause waits, and shows that the task is alive.

@@ -285,18 +285,8 @@ func policies(sources []*survey, found [][]look) []operation.PlanPolicy {
 		for _, l := range found[i] {
 			d := &s.databases[l.database]
 			r := &d.routes[d.moving[l.moving].route]
-			switch {
-			case r.still:
-				continue
-			case r.inward:
-				give(r.to, i, d.name)
-			default:
-				give(i, r.to, d.name)
-			}
-			if r.rule.Mutual {
-				for _, end := range r.ends {
-					give(end, i, d.name)
-				}
+			for _, f := range r.flows(i) {
+				give(f[0], f[1], d.name)
 			}
 		}
 	}

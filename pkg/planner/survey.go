@@ -87,6 +87,23 @@ func (r *route) is(o *route) bool {
 	return r.to == o.to && r.wave == o.wave && r.rule == o.rule && r.back == o.back && slices.Equal(r.ends, o.ends)
 }
 
+// flows are from where to where points may be written on a route from a source.
+func (r *route) flows(source int) [][2]int {
+	switch {
+	case r.still:
+		return nil
+	case r.inward:
+		return [][2]int{{r.to, source}}
+	}
+	out := [][2]int{{source, r.to}}
+	if r.rule.Mutual {
+		for _, end := range r.ends {
+			out = append(out, [2]int{end, source})
+		}
+	}
+	return out
+}
+
 // add notes that a measurement takes a route.
 func (d *databaseSurvey) add(measurement string, r route) {
 	at := slices.IndexFunc(d.routes, func(known route) bool { return known.is(&r) })
