@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -175,7 +176,7 @@ func newCrashSite(t *testing.T) *crashSite {
 		circleSite: newCircleSite(t, 2, 1), leaver: startBackend(t), wire: &tripwire{}, dice: crashDice(t),
 		seen: map[operation.Kind]extent{
 			operation.KindRebalance: {75, 8}, operation.KindRecovery: {95, 6},
-			operation.KindResync: {140, 14}, operation.KindClear: {95, 4},
+			operation.KindResync: {140, 14}, operation.KindClear: {95, 4}, operation.KindVerify: {120, 6},
 		},
 	}
 	for i := range s.members {
@@ -202,6 +203,8 @@ type crashCase struct {
 	parameters func(s *crashSite) map[string]any
 	want       func(s *crashSite, before contents) contents
 	state      operation.State
+	// requireReport, when set, looks at what the operation says it has done.
+	requireReport func(s *crashSite, before contents, r *operation.Report)
 }
 
 func crashCases() []crashCase {
@@ -253,6 +256,19 @@ func crashCases() []crashCase {
 			},
 			parameters: func(*crashSite) map[string]any { return map[string]any{"circle_id": 0} },
 			want:       func(s *crashSite, before contents) contents { return s.cleared(before, 0, everything).after },
+		},
+		{
+			// Other values stay, so both circles are not equal in the end.
+			kind: operation.KindVerify, state: operation.PartiallyFailed, load: (*crashSite).loadCircles,
+			parameters: func(*crashSite) map[string]any {
+				return map[string]any{"circle_id": 0, "repair": true, "repair_from": "circle"}
+			},
+			want: func(s *crashSite, before contents) contents { return s.filled(before, 0, 1) },
+			requireReport: func(s *crashSite, before contents, r *operation.Report) {
+				want, left := s.compared(before, 0, 1), s.compared(s.filled(before, 0, 1), 0, 1)
+				require.Equal(s.t, want, found(r), "whoever was killed, everything counts once")
+				require.Equal(s.t, &operation.Repair{From: operation.SideCircle, Copied: want.Missing, Left: left}, r.Repair)
+			},
 		},
 	}
 }
@@ -342,6 +358,9 @@ func (s *crashSite) crash(c *crashCase, kill, revive func()) {
 	report := s.report(op.ID)
 	require.Equal(s.t, c.state == operation.Succeeded, report.Equal, asJSON(s.t, report))
 	requireContents(s.t, want, dumpAll(s.servers()))
+	if c.requireReport != nil {
+		c.requireReport(s, before, &report)
+	}
 	tasks := s.tasks(op.ID)
 	for _, task := range tasks {
 		require.False(s.t, task.State == operation.TaskFailed && c.state == operation.Succeeded, asJSON(s.t, task))
@@ -430,6 +449,18 @@ func TestCrashOfAWorker(t *testing.T) {
 	s.rounds(0, func(c *crashCase) {
 		s.crash(c, func() { s.Workers[len(s.Workers)-1].Kill() }, func() { s.startWorker() })
 	})
+}
+
+// TestCrashOfAWorkerThatVerifies: another one goes on where it was, and what is found
+// and copied counts once.
+func TestCrashOfAWorkerThatVerifies(t *testing.T) {
+	t.Parallel()
+	s := newCrashSite(t)
+	cases := crashCases()
+	at := slices.IndexFunc(cases, func(c crashCase) bool { return c.kind == operation.KindVerify })
+	for range crashRounds(t) {
+		s.crash(&cases[at], func() { s.Workers[len(s.Workers)-1].Kill() }, func() { s.startWorker() })
+	}
 }
 
 func TestCrashOfTheAPIWithEmbeddedNATS(t *testing.T) {

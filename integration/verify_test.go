@@ -2,7 +2,9 @@ package integration_test
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -199,4 +201,161 @@ func TestVerifyFindsAndRepairsWhatDiffers(t *testing.T) {
 	require.Contains(t, op.Result.Note, "equal: ")
 	require.Empty(t, report.Problems)
 	require.Zero(t, report.Examples)
+}
+
+// TestVerifyRunsBesideOthers: it takes no scope, so a rebalance of the circle it is
+// comparing runs meanwhile, and clients write; it waits for nobody and finds nothing
+// that is not so.
+func TestVerifyRunsBesideOthers(t *testing.T) {
+	t.Parallel()
+	s := newCircleSite(t, 2, 1)
+	p := s.proxy(1, 0)
+	s.start()
+	s.createDatabase("db")
+	for n := range 8 {
+		name := fmt.Sprintf("m%d", n)
+		for circle := range s.members {
+			s.ownerOf(circle, "db", name).write("db", "", generate(name, 500))
+		}
+	}
+	// One read of the verification hangs until the rebalance is through.
+	reading, released := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	p.Handle(func(w http.ResponseWriter, r *http.Request) {
+		if harness.ReadsPoints(r) {
+			once.Do(func() { close(reading) })
+			<-released
+		}
+		p.Forward(w, r)
+	})
+	free := sync.OnceFunc(func() { close(released) })
+	defer free()
+	op := s.kind(operation.KindVerify, map[string]any{"circle_id": 0})
+	require.Empty(t, op.Scope)
+	select {
+	case <-reading:
+	case <-s.context().Done():
+		t.Fatal("it does not begin to compare")
+	}
+	other := s.rebalanceAdd(0)
+	s.finish(other.ID, operation.Succeeded)
+	again := s.kind(operation.KindVerify, map[string]any{"circle_id": 0, "against_circle_id": 0})
+	s.finish(again.ID, operation.Succeeded)
+	now := s.wait(op.ID, func(o *operation.Operation) bool { return o.State == operation.Running })
+	require.Empty(t, now.Scope)
+	free()
+	s.finish(op.ID, operation.Succeeded)
+	require.True(t, s.reportOf(op.ID).Equal)
+}
+
+func (in *installation) reportOf(id string) *operation.Report {
+	in.t.Helper()
+	r := in.report(id)
+	return &r
+}
+
+// TestVerifyUnderLiveWrites: points that clients write and overwrite while both circles
+// are compared are not taken for a difference, however hot; one that is missing is.
+func TestVerifyUnderLiveWrites(t *testing.T) {
+	t.Parallel()
+	s := newCircleSite(t, 1, 1)
+	s.start()
+	s.createDatabase("db")
+	var writing sync.WaitGroup
+	stop := make(chan struct{})
+	for w := range 3 {
+		writing.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				var b strings.Builder
+				for i := range 20 {
+					// Some are new, some are written again and again.
+					fmt.Fprintf(&b, "hot,w=%d v=%di,s=\"%d\" %d\n", w, n, n, firstTime+int64(n*20+i)*1e6)
+					fmt.Fprintf(&b, "hot,w=%d v=%di %d\n", w, n, firstTime-int64(i+1))
+				}
+				res, body := s.do(http.MethodPost, "/write?db=db&rp=daily", nil, b.String())
+				if res.StatusCode != http.StatusNoContent {
+					t.Errorf("writing: %d %s", res.StatusCode, body)
+					return
+				}
+			}
+		})
+	}
+	require.True(t, waitFor(t, func() bool { return len(s.dump()[s.members[1][0].URL()]) > 0 }))
+	for _, depth := range []string{"digest", "count", "digest"} {
+		op, report := s.verify(operation.Succeeded, map[string]any{"circle_id": 0, "depth": depth})
+		require.True(t, report.Equal, asJSON(t, report))
+		require.Positive(t, op.Progress.Points.Verified)
+		require.Positive(t, report.Points.Source)
+	}
+	s.members[1][0].write("db", "daily", fmt.Sprintf("hot,w=9 v=1i %d\n", firstTime+5))
+	op, report := s.verify(operation.PartiallyFailed, map[string]any{"circle_id": 0})
+	require.Equal(t, operation.Differences{Extra: 1}, found(&report), asJSON(t, report))
+	require.Contains(t, report.Examples.Extra.Series, `"w"="9"`)
+	require.Equal(t, "unequal", op.Error.Code)
+	_, report = s.verify(operation.Succeeded, map[string]any{"circle_id": 0, "repair": true, "repair_from": "against"})
+	require.EqualValues(t, 1, report.Repair.Copied, asJSON(t, report))
+	close(stop)
+	writing.Wait()
+	s.verify(operation.Succeeded, map[string]any{"circle_id": 0})
+	before := s.dump()
+	require.Equal(t, before[s.members[0][0].URL()], before[s.members[1][0].URL()])
+}
+
+// TestVerifyOfOneCircleAndOfOneThatChanges: within a circle leftovers are compared with
+// their owners; while it changes, those that are read are compared with the other's.
+func TestVerifyOfOneCircleAndOfOneThatChanges(t *testing.T) {
+	t.Parallel()
+	s := newCircleSite(t, 1, 1)
+	joins := startBackend(t)
+	s.start()
+	s.createDatabase("db")
+	for n := range 12 {
+		for _, b := range s.all() {
+			b.write("db", "", generate(fmt.Sprintf("m%02d", n), 100))
+		}
+	}
+	op, _ := s.verify(operation.Succeeded, map[string]any{"circle_id": 0, "against_circle_id": 0})
+	require.Contains(t, op.Result.Note, "nothing to compare")
+
+	first, other := s.members[0][0], s.members[1][0]
+	s.reconfigure(circleOf("circle-0", first, joins), circleOf("circle-1", other))
+	s.awaitStep(2, 0, "write_both_read_old")
+	_, report := s.verify(operation.Succeeded, map[string]any{"circle_id": 0})
+	require.True(t, report.Equal, "the former owner is read, and has everything")
+	require.EqualValues(t, 1200, report.Points.Source)
+	// Nobody repairs a circle whose owners are changing.
+	op = s.kind(operation.KindVerify, map[string]any{"circle_id": 1, "repair": true, "repair_from": "circle"})
+	op = s.finish(op.ID, operation.Failed)
+	require.Equal(t, "transition_open", op.Error.Code)
+
+	s.finish(s.rebalanceAdd(0).ID, operation.Succeeded)
+	s.awaitStep(2, 0, "")
+	_, report = s.verify(operation.Succeeded, map[string]any{"circle_id": 0})
+	require.EqualValues(t, 1200, report.Points.Source)
+	_, report = s.verify(operation.Succeeded, map[string]any{"circle_id": 0, "against_circle_id": 0})
+	left := report.Slices.Total
+	require.Positive(t, left, "the former owner still has what went to the new one")
+	require.Equal(t, left, report.Slices.Equal)
+
+	// An owner may hold more than a leftover, and must not hold less.
+	moved := ""
+	for place := range joins.dump() {
+		moved = place.Measurement
+	}
+	joins.write("db", "", fmt.Sprintf("%s,host=new value=1 %d\n", moved, firstTime))
+	_, report = s.verify(operation.Succeeded, map[string]any{"circle_id": 0, "against_circle_id": 0})
+	require.EqualValues(t, 1, report.Extra)
+	require.True(t, report.Equal)
+	first.write("db", "", fmt.Sprintf("%s,host=h1,zone=z value=-5 %d\n%s,host=old value=1 %d\n", moved, firstTime, moved, firstTime))
+	_, report = s.verify(operation.PartiallyFailed, map[string]any{"circle_id": 0, "against_circle_id": 0})
+	require.Equal(t, operation.Differences{Missing: 1, Extra: 1, Different: 1}, found(&report))
+	res, body := s.do(http.MethodPost, "/v1/operations", http.Header{"Content-Type": {"application/json"}},
+		`{"kind":"verify","parameters":{"circle_id":0,"against_circle_id":0,"repair":true,"repair_from":"circle"}}`)
+	require.Equal(t, http.StatusBadRequest, res.StatusCode, body)
+	require.Contains(t, body, "rebalance")
 }

@@ -296,7 +296,7 @@ func (c *comparison) giveBack(what given, p *point) error {
 // count counts a point once, unless it is not one of those that count, and
 // remembers the first of its kind.
 func (c *comparison) count(counted *bool, n *int64, what string) bool {
-	if *counted || !c.suspect(c.row.slice, c.row.series, c.row.ns) {
+	if *counted || !c.suspect(c.row.slice, c.row.series, c.row.ns, held{c.row.fields, c.row.values}, held{c.to, c.held.values}) {
 		return false
 	}
 	*counted = true
@@ -310,7 +310,7 @@ func (c *comparison) pass() error {
 	t := &c.destination
 	d := &c.diffs[t.slice]
 	d.destination++
-	if c.suspect(t.slice, t.Series(), t.last) {
+	if c.suspect(t.slice, t.Series(), t.last, held{}, held{t.Fields(), t.Values()}) {
 		d.extra++
 		d.alone++
 		c.keepExample(d, "only at the destination", &d.extra, t.Series(), t.last)

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
 	"ringmaster/pkg/lineproto"
 	"ringmaster/pkg/operation"
 )
@@ -15,8 +17,7 @@ import (
 // looked at: it may only have been the moment, since what a client writes does not
 // come to two circles at the same time.
 type suspects struct {
-	// points has the slice of each, by number.
-	points map[uint64]int
+	points map[uint64]suspect
 	// full says that there were too many to remember: every point is one.
 	full bool
 	// spans are the times of those of each slice, by its number.
@@ -26,11 +27,20 @@ type suspects struct {
 
 type timeSpan struct{ first, last int64 }
 
+// suspect is what is remembered of a point.
+type suspect struct {
+	// slice is its number.
+	slice int32
+	// source and destination tell what each end held from what it holds later; 0 is
+	// nothing.
+	source, destination uint64
+}
+
 // maxSuspects bounds what is remembered, to a few megabytes.
 const maxSuspects = 100_000
 
 func newSuspects(slices int) *suspects {
-	s := &suspects{points: map[uint64]int{}, spans: make([]timeSpan, slices)}
+	s := &suspects{points: map[uint64]suspect{}, spans: make([]timeSpan, slices)}
 	for i := range s.spans {
 		s.spans[i] = timeSpan{math.MaxInt64, math.MinInt64}
 	}
@@ -42,36 +52,72 @@ func (s *suspects) key(series *lineproto.Series, ns int64) uint64 {
 	return mix(s.hash.series(series)^0x9e3779b97f4a7c15, uint64(ns)^0xd1b54a32d192ed03)
 }
 
-func (s *suspects) add(slice int, series *lineproto.Series, ns int64) {
-	at := &s.spans[slice]
+func (s *suspects) add(key uint64, ns int64, now suspect) {
+	at := &s.spans[now.slice]
 	at.first, at.last = min(at.first, ns), max(at.last, ns)
 	if len(s.points) >= maxSuspects {
 		s.full = true
 		return
 	}
-	s.points[s.key(series, ns)] = slice
+	s.points[key] = now
 }
 
-func (s *suspects) has(series *lineproto.Series, ns int64) bool {
+// still reports whether a point that differs now has done so for the same reason
+// before. Where both ends hold something else than they did, it is written again and
+// again, and comes to both.
+func (s *suspects) still(key uint64, now suspect) bool {
 	if s.full {
 		return true
 	}
-	_, ok := s.points[s.key(series, ns)]
-	return ok
+	was, ok := s.points[key]
+	return ok && (was.source == now.source || was.destination == now.destination)
 }
 
-// suspect reports whether a point that differs counts, and remembers it if so.
-func (c *comparison) suspect(slice int, series *lineproto.Series, ns int64) bool {
+// suspect reports whether a point that differs counts, and remembers it if so; here
+// and there are what the ends hold of it.
+func (c *comparison) suspect(slice int, series *lineproto.Series, ns int64, here, there held) bool {
+	if c.found == nil && c.among == nil {
+		return true
+	}
 	if c.numbers != nil {
 		slice = c.numbers[slice]
 	}
-	if c.among != nil && !c.among.has(series, ns) {
+	now := suspect{slice: int32(slice), source: here.fingerprint(), destination: there.fingerprint()}
+	keys := c.found
+	if keys == nil {
+		keys = c.among
+	}
+	key := keys.key(series, ns)
+	if c.among != nil && !c.among.still(key, now) {
 		return false
 	}
 	if c.found != nil {
-		c.found.add(slice, series, ns)
+		c.found.add(key, ns, now)
 	}
 	return true
+}
+
+// held is what an end holds of a point.
+type held struct {
+	fields []string
+	values []lineproto.Value
+}
+
+// fingerprint tells values from others; 0 stands for none.
+func (h held) fingerprint() uint64 {
+	sum := uint64(0)
+	for i := range h.values {
+		v := &h.values[i]
+		if v.Kind == lineproto.Null {
+			continue
+		}
+		n := v.Num
+		if v.Kind == lineproto.String {
+			n = xxhash.Sum64(v.Str)
+		}
+		sum += mix(fieldHash(uint64(v.Kind), h.fields[i]), n^0xd1b54a32d192ed03) | 1
+	}
+	return sum
 }
 
 // looked is what a first look at some slices has found, for further ones.
@@ -93,16 +139,17 @@ func (t *transfer) look(ctx context.Context, chosen []operation.Slice, c *compar
 
 // only leaves out all slices but some.
 func (l *looked) only(which []int) *looked {
-	out := &looked{chosen: pick(l.chosen, which), found: &suspects{points: map[uint64]int{}, full: l.found.full}}
+	out := &looked{chosen: pick(l.chosen, which), found: &suspects{points: map[uint64]suspect{}, full: l.found.full}}
 	renumbered := make(map[int]int, len(which))
 	for n, i := range which {
 		out.diffs = append(out.diffs, l.diffs[i])
 		out.found.spans = append(out.found.spans, l.found.spans[i])
 		renumbered[i] = n
 	}
-	for key, i := range l.found.points {
-		if n, ok := renumbered[i]; ok {
-			out.found.points[key] = n
+	for key, at := range l.found.points {
+		if n, ok := renumbered[int(at.slice)]; ok {
+			at.slice = int32(n)
+			out.found.points[key] = at
 		}
 	}
 	return out
