@@ -135,16 +135,17 @@ func (c *checking) lookAtDoubtful(ctx context.Context) error {
 		if failed[l] != nil {
 			return nil
 		}
-		err := c.patiently(ctx, "comparing "+c.source.URL()+" with "+c.destination.URL(), 0, func(ctx context.Context) error {
+		again := c.patiently(ctx, "comparing "+c.source.URL()+" with "+c.destination.URL(), 0, func(ctx context.Context) error {
 			if err := c.lookAtEnds(ctx, l.chosen); err != nil {
 				return err
 			}
 			return c.lookAgain(ctx, l, which)
 		})
-		if err != nil && aboutSlices(ctx, err) {
-			failed[l], err = err, nil
+		if aboutSlices(ctx, again) {
+			failed[l] = again
+			return nil
 		}
-		return err
+		return again
 	})
 	if err != nil {
 		return err

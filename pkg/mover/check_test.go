@@ -2,6 +2,7 @@ package mover_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -19,9 +20,7 @@ func newVerification(t testing.TB, parameters map[string]any) (e *env, here, the
 	t.Helper()
 	e, s := newCircles(t, operation.KindVerify, 1, 1)
 	e.parameter = map[string]any{"circle_id": 0}
-	for key, value := range parameters {
-		e.parameter[key] = value
-	}
+	maps.Copy(e.parameter, parameters)
 	for i := range s {
 		s[i][0].Exec("CREATE DATABASE db WITH DURATION INF SHARD DURATION 1d")
 	}
@@ -126,7 +125,8 @@ func TestEveryKindOfDifferenceIsShown(t *testing.T) {
 				require.Equal(t, "autogen", x.RetentionPolicy)
 				if c.field != "" {
 					require.Equal(t, c.field, x.Field)
-					require.Equal(t, c.values, [2]string{x.Source, x.Destination})
+					require.Equal(t, c.values[0], x.Source)
+					require.Equal(t, c.values[1], x.Destination)
 				}
 			}
 			require.EqualValues(t, c.want.Missing+c.want.Extra+c.want.Different, shown)
@@ -161,7 +161,8 @@ func TestVerifyUnderOverlappingGroups(t *testing.T) {
 	require.Positive(t, ambiguous)
 	require.NotEmpty(t, r.failed)
 	require.Equal(t, "type_ambiguous", r.failed[0].Code)
-	require.Equal(t, before, [][]string{dump(t, here.URL(), "db"), dump(t, there.URL(), "db")})
+	require.Equal(t, before[0], dump(t, here.URL(), "db"))
+	require.Equal(t, before[1], dump(t, there.URL(), "db"))
 }
 
 // scatterOver writes about n points, the same or not, to either or both, and returns how
