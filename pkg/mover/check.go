@@ -143,7 +143,7 @@ func (c *checking) lookAtDoubtful(ctx context.Context) error {
 		})
 		if aboutSlices(ctx, again) {
 			failed[l] = again
-			return nil
+			return nil //nolint:nilerr // it is compared from the beginning
 		}
 		return again
 	})

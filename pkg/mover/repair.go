@@ -116,9 +116,14 @@ func (c *checking) judgeRepaired(ctx context.Context, group []int, of *operation
 			return err
 		}
 	}
-	diffs, err := c.compareLasting(ctx, all, &comparison{}, c.matters)
-	if err != nil {
-		return err
+	var diffs []difference
+	if len(group) == 1 && c.walked(group[0]) {
+		diffs = []difference{c.walks[group[0]].sum} // it was too slow to be compared at once
+	} else {
+		var err error
+		if diffs, err = c.compareLasting(ctx, all, &comparison{}, c.matters); err != nil {
+			return err
+		}
 	}
 	for n, i := range group {
 		left, _, err := c.withoutExpired(ctx, i, &diffs[n])

@@ -121,6 +121,9 @@ func (p *tempo) end() error {
 	}
 	var c pace.Charge
 	for i, e := range p.ends {
+		if e.rows == nil {
+			continue // it holds nothing
+		}
 		to := e.rows.Bytes()
 		a := pace.Amount{Points: p.rows[i], Bytes: to - p.bytes[i]}
 		p.rows[i], p.bytes[i] = 0, to

@@ -72,6 +72,9 @@ func (d *difference) add(o *difference) {
 	d.missing += o.missing
 	d.different += o.different
 	d.extra += o.extra
+	d.absent += o.absent
+	d.alone += o.alone
+	d.examples.Join(o.examples)
 	if d.example == "" || o.telling && !d.telling {
 		d.example, d.telling = o.example, o.telling
 	}

@@ -36,8 +36,8 @@ type Examples struct {
 	Different *Example `json:"different,omitempty"`
 }
 
-// join takes over the kinds of which e has none.
-func (e *Examples) join(o Examples) {
+// Join takes over the kinds of which e has none.
+func (e *Examples) Join(o Examples) {
 	for _, kind := range []struct{ own, other **Example }{{&e.Missing, &o.Missing}, {&e.Extra, &o.Extra}, {&e.Different, &o.Different}} {
 		if *kind.own == nil {
 			*kind.own = *kind.other

@@ -96,7 +96,7 @@ func (v *Verdict) Forgo(p Problem, why error) {
 
 // AddProblem keeps a problem within the bounds, and its examples in any case.
 func (v *Verdict) AddProblem(p Problem) {
-	v.Examples.join(p.Examples)
+	v.Examples.Join(p.Examples)
 	size := p.size()
 	for i := range v.Problems {
 		size += v.Problems[i].size()
@@ -122,7 +122,7 @@ func (v *Verdict) Add(o *Verdict) {
 		v.AddProblem(p)
 	}
 	v.LeftOut += o.LeftOut
-	v.Examples.join(o.Examples)
+	v.Examples.Join(o.Examples)
 }
 
 // Extend joins the verdict of further slices of the same task to v.
@@ -172,7 +172,7 @@ func (v Verdict) WithoutUnproven() Verdict {
 	v.LeftOut -= n - (len(v.Problems) - len(kept))
 	v.Problems, v.Unproven, v.Open, v.Examples = kept, nil, Findings{}, Examples{}
 	for i := range kept {
-		v.Examples.join(kept[i].Examples)
+		v.Examples.Join(kept[i].Examples)
 	}
 	return v
 }
