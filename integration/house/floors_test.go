@@ -100,6 +100,7 @@ func rooms() []room {
 		{"integration/traffic", proof},
 		{"integration/demo", proof},
 		{"integration/bench", proof},
+		{"integration/chaos", proof},
 		{"integration", proof},
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -90,6 +91,13 @@ func (t *Traffic) Counts() (writes, failures, reads int) {
 	return t.writes, t.failures, t.reads
 }
 
+// Wrong returns what the clients have seen so far that they must not have.
+func (t *Traffic) Wrong() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.wrong)
+}
+
 // Stop ends the clients, each after the answer it waits for, and returns what they
 // have seen that they must not have.
 func (t *Traffic) Stop() []string {
@@ -144,7 +152,7 @@ func (t *Traffic) complain(format string, a ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.wrong) < mostWrong {
-		t.wrong = append(t.wrong, fmt.Sprintf(format, a...))
+		t.wrong = append(t.wrong, time.Now().Format("15:04:05.000 ")+fmt.Sprintf(format, a...))
 	}
 }
 

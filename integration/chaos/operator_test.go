@@ -1,0 +1,216 @@
+package chaos_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"syscall"
+	"time"
+
+	"ringmaster/integration/harness"
+	"ringmaster/pkg/operation"
+)
+
+// operator asks for operations and changes its mind about them.
+type operator struct {
+	site *site
+	dice *rand.Rand
+	// third says that the third backend of the first circle is configured.
+	third bool
+	ids   []string
+}
+
+// callTimeout bounds what the operator asks of a gateway, which may be in trouble.
+const callTimeout = 10 * time.Second
+
+// client is one of the gateways.
+func (o *operator) client() harness.Client {
+	return o.site.gateways[o.dice.IntN(len(o.site.gateways))].cluster.Client
+}
+
+// act does one thing. That it is refused is no mistake.
+func (o *operator) act() {
+	switch o.dice.IntN(8) {
+	case 0, 1, 2:
+		o.submit(o.request())
+	case 3:
+		if len(o.open()) == 0 {
+			o.reconfigure(!o.third)
+			o.submit(o.rebalance())
+		}
+	default:
+		if len(o.ids) == 0 {
+			return
+		}
+		id := o.ids[max(0, len(o.ids)-1-o.dice.IntN(3))]
+		verb := []string{"pause", "resume", "resume", "cancel", "retry"}[o.dice.IntN(5)]
+		o.tell(id, verb)
+	}
+}
+
+func (o *operator) request() (operation.Kind, map[string]any) {
+	circle := o.dice.IntN(2)
+	switch o.dice.IntN(6) {
+	case 0:
+		return operation.KindRecovery, map[string]any{"from_circle_id": circle, "to_circle_id": 1 - circle}
+	case 1:
+		return operation.KindResync, map[string]any{}
+	case 2, 3:
+		return operation.KindClear, map[string]any{"circle_id": circle}
+	default:
+		return o.rebalance()
+	}
+}
+
+// rebalance is the one that the configuration asks for.
+func (o *operator) rebalance() (operation.Kind, map[string]any) {
+	p := map[string]any{"circle_id": 0, "operation": operation.RebalanceAdd}
+	if !o.third {
+		b := o.site.backends[2]
+		p["operation"] = operation.RebalanceRemove
+		p["removed_backends"] = []harness.Backend{{Name: "gone", URL: b.proxy.URL()}}
+	}
+	return operation.KindRebalance, p
+}
+
+func (o *operator) submit(kind operation.Kind, parameters map[string]any) {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	op, err := o.client().Submit(ctx, kind, parameters)
+	o.site.t.Logf("%s %v: %s %v", kind, parameters, op.ID, short(err))
+	if err == nil {
+		o.ids = append(o.ids, op.ID)
+	}
+}
+
+func (o *operator) tell(id, verb string) {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	res, _, err := o.client().Do(ctx, http.MethodPost, "/v1/operations/"+id+"/"+verb, nil, []byte(`{"reason":"chaos"}`))
+	switch {
+	case err != nil:
+		o.site.t.Logf("%s %s: %v", verb, id, short(err))
+	default:
+		o.site.t.Logf("%s %s: %s", verb, id, res.Status)
+		if res.StatusCode >= http.StatusInternalServerError && res.StatusCode != http.StatusServiceUnavailable {
+			o.site.witness.report("%s of %s was answered %s", verb, id, res.Status)
+		}
+	}
+}
+
+func short(err error) string {
+	if err == nil {
+		return ""
+	}
+	text := err.Error()
+	return text[:min(len(text), 200)]
+}
+
+// reconfigure changes the first circle.
+func (o *operator) reconfigure(third bool) {
+	o.third = third
+	o.site.t.Logf("the first circle has its third backend: %v", third)
+	for _, g := range o.site.gateways {
+		if err := g.cluster.WriteCircles(o.site.circles(third)...); err != nil {
+			o.site.witness.report("%v", err)
+		}
+		if p := g.running(); p != nil {
+			_ = p.Signal(syscall.SIGHUP) // it reads its file when it starts again
+		}
+	}
+}
+
+// open are the operations that have not ended, as far as that can be asked.
+func (o *operator) open() (all []operation.Operation) {
+	for _, id := range o.ids {
+		if op, err := o.read(id); err != nil || !op.State.Terminal() {
+			op.ID = id
+			all = append(all, op)
+		}
+	}
+	return all
+}
+
+func (o *operator) read(id string) (operation.Operation, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	return o.client().Operation(ctx, id)
+}
+
+// mostStill is how long an operation may show no progress while nothing is wrong.
+const mostStill = 90 * time.Second
+
+// progresses requires, while nothing is wrong, of every operation that it ends, is
+// paused, or moves.
+func (o *operator) progresses() {
+	for _, before := range o.open() {
+		o.site.eventually(mostStill, "operation "+before.ID+" goes on", func() error {
+			now, err := o.read(before.ID)
+			switch {
+			case err != nil:
+				return err
+			case now.State.Terminal(), now.State == operation.Paused, before.State != now.State, mark(now) != mark(before):
+				return nil
+			}
+			return fmt.Errorf("it is %s, as before: %s", now.State, mark(now))
+		})
+	}
+}
+
+// mark is what shows that an operation moves.
+func mark(op operation.Operation) string {
+	raw, err := json.Marshal([]any{op.State, op.Progress.Points, op.Progress.Tasks, op.Progress.Measurements, op.Round, op.Attempt})
+	return fmt.Sprintf("%s %v", raw, err)
+}
+
+// finish has every operation end.
+func (o *operator) finish() {
+	for _, id := range o.ids {
+		o.site.eventually(3*time.Minute, "operation "+id+" ends", func() error {
+			op, err := o.read(id)
+			if err != nil {
+				return err
+			}
+			if op.State == operation.Paused {
+				o.tell(id, "resume")
+			}
+			if !op.State.Terminal() {
+				raw, _ := json.Marshal(op)
+				return fmt.Errorf("it is %s: %s", op.State, raw)
+			}
+			return nil
+		})
+	}
+}
+
+// succeed repeats an operation until it has succeeded.
+func (o *operator) succeed(kind operation.Kind, parameters map[string]any) {
+	last := ""
+	o.site.eventually(4*time.Minute, string(kind)+" succeeds at last", func() error {
+		if last == "" || slices.Index(o.ids, last) < 0 {
+			before := len(o.ids)
+			o.submit(kind, parameters)
+			if len(o.ids) == before {
+				rest(context.Background(), time.Second)
+				return fmt.Errorf("it is not accepted")
+			}
+			last = o.ids[before]
+		}
+		op, err := o.read(last)
+		if err != nil {
+			return err
+		}
+		if op.State.Terminal() && op.State != operation.Succeeded {
+			last = ""
+			rest(context.Background(), time.Second)
+			return fmt.Errorf("it is %s: %s", op.State, op.Error.Detail)
+		}
+		if op.State != operation.Succeeded {
+			return fmt.Errorf("it is %s", op.State)
+		}
+		return nil
+	})
+}
