@@ -29,13 +29,10 @@ func (s *system) newHandler(token string, intake *controller.Intake) (*httpapi.E
 	native, err := operations.New(operations.Deps{
 		Submitter: submit, Controls: controls{&controller.Controls{Ledger: s.engine.Ledger, Now: time.Now}, submit},
 		Leases:     leases{&controller.Leasebook{Ledger: s.engine.Ledger, Leases: s.engine.Leases}},
-		Operations: s.projection, Records: records{s.engine.Ledger},
+		Operations: shown{s.projection, s.disk}, Records: records{s.engine.Ledger},
 		Topology: s.atlas, Serving: s.session, Prober: probes, Flags: s.atlas, Workers: workers{s.engine.Leases},
 		Feed: progress.NewFeed(s.bus.Log(events.StreamEvents)), Results: s.results,
-		Checks: []operations.Check{
-			{Name: "nats", Run: s.bus.Probe},
-			{Name: "projection", Run: func(context.Context) error { return s.projection.Ready() }},
-		},
+		Checks: s.checks(),
 		Doctor: s.newDoctor(), Metrics: s.metrics(), AsyncAPI: events.AsyncAPI(), Auth: admin,
 		Draining: s.draining, Logger: s.logger,
 	})
@@ -50,6 +47,18 @@ func (s *system) newHandler(token string, intake *controller.Intake) (*httpapi.E
 		Writer: s.data.ingest, Querier: s.data.runner,
 	})
 	return httpapi.New(httpapi.Config{Prefix: s.options.prefix, Logger: s.logger}, native, proxy)
+}
+
+// checks are what /readyz looks at.
+func (s *system) checks() []operations.Check {
+	all := []operations.Check{
+		{Name: "nats", Run: s.bus.Probe},
+		{Name: "projection", Run: func(context.Context) error { return s.projection.Ready() }},
+	}
+	if s.disk != nil {
+		all = append(all, operations.Check{Name: "disk", Run: s.disk.check})
+	}
+	return all
 }
 
 // metrics serves what this process knows.

@@ -45,6 +45,8 @@ type system struct {
 	retention *controller.Retention
 	// sweeper repairs what does not fit together.
 	sweeper *controller.Sweeper
+	// disk is that of the embedded NATS; nil without one.
+	disk *disk
 	// draining is closed when the process is about to stop.
 	draining chan struct{}
 }
@@ -115,9 +117,12 @@ func newSystem(ctx context.Context, o *options, logger *slog.Logger) (_ *system,
 	if err != nil {
 		return nil, err
 	}
-	s.handler, err = s.newHandler(token, &controller.Intake{
-		Ledger: s.engine.Ledger, Topology: s.atlas, Sealer: keys, Now: time.Now, NewID: newID,
-	})
+	intake := &controller.Intake{Ledger: s.engine.Ledger, Topology: s.atlas, Sealer: keys, Now: time.Now, NewID: newID}
+	if s.nats != nil {
+		s.disk = &disk{space: s.nats.Space, frozen: s.nats.Frozen, now: time.Now}
+		intake.Space = s.nats.Space
+	}
+	s.handler, err = s.newHandler(token, intake)
 	return s, err
 }
 
@@ -158,6 +163,9 @@ func (s *system) serve(ctx context.Context, ready func(address string)) error {
 	services, ctx := errgroup.WithContext(ctx)
 	services.Go(func() error { s.reload(ctx); return nil })
 	services.Go(func() error { return s.data.run(ctx) })
+	if s.disk != nil {
+		services.Go(func() error { return s.disk.run(ctx) })
+	}
 	services.Go(func() error { return s.projection.Run(ctx) })
 	services.Go(func() error { return s.prober.Run(ctx) })
 	services.Go(func() error { return s.census.Run(ctx) })

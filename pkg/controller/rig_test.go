@@ -180,13 +180,14 @@ func (r *rig) controlOn(l *ledger.Ledger, q *bus.Queue, leases *bus.Leases, chan
 }
 
 // work starts a worker.
-func (r *rig) work(slots int) *running {
+func (r *rig) work(slots int, change ...func(*worker.Options)) *running {
 	r.t.Helper()
 	r.names++
-	id := fmt.Sprintf("worker-%d", r.names)
-	return r.run(id, worker.New(r.ledger, r.queue, r.leases, r.carrier, worker.Options{
-		ID: id, Slots: slots, Logger: r.log.With("worker", r.names),
-	}).Run)
+	o := worker.Options{ID: fmt.Sprintf("worker-%d", r.names), Slots: slots, Logger: r.log.With("worker", r.names)}
+	for _, c := range change {
+		c(&o)
+	}
+	return r.run(o.ID, worker.New(r.ledger, r.queue, r.leases, r.carrier, o).Run)
 }
 
 // await waits for a channel to be closed or to give something.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"ringmaster/pkg/bus"
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/mover"
 	"ringmaster/pkg/operation"
@@ -30,6 +31,9 @@ type Intake struct {
 	Sealer   topology.Sealer
 	Now      func() time.Time
 	NewID    func() string
+	// Space, if set, returns a *bus.SpaceError when the disk under the records would
+	// have too little room after so many bytes more.
+	Space func(more int64) error
 }
 
 const (
@@ -51,8 +55,8 @@ var errAgain = errors.New("the same request is being submitted by another proces
 // caller that goes away in the middle stops nothing: what is begun is ended.
 //
 // Refusals are *operation.InvalidError, *operation.NotImplementedError,
-// *operation.ScopeHeldError, *operation.FlaggedError, *operation.StoreFullError and
-// operation.ErrKeyReused.
+// *operation.ScopeHeldError, *operation.FlaggedError, *operation.StoreFullError,
+// *operation.DiskFullError and operation.ErrKeyReused.
 func (s *Intake) Submit(ctx context.Context, r operation.Request) (accepted operation.Operation, created bool, err error) {
 	op, err := s.prepare(r)
 	if err != nil {
@@ -61,6 +65,9 @@ func (s *Intake) Submit(ctx context.Context, r operation.Request) (accepted oper
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), submitTimeout)
 	defer cancel()
 	if r.IdempotencyKey == "" {
+		if err := s.room(); err != nil { // before anything waits for a disk that is full
+			return operation.Operation{}, false, err
+		}
 		accepted, err = s.begin(ctx, r, op, nil)
 		return accepted, err == nil, err
 	}
@@ -236,10 +243,25 @@ func (s *Intake) refused(ctx context.Context, op *operation.Operation) error {
 	if err := flagged(ctx, s.Ledger, op.Scope); err != nil {
 		return err
 	}
+	if err := s.room(); err != nil {
+		return err
+	}
 	if err := s.Ledger.Room(ctx); err != nil {
 		return err
 	}
 	return s.Ledger.Holder(ctx, op.Scope)
+}
+
+// room refuses an operation while the disk is nearly full. That the room cannot be
+// told is no reason.
+func (s *Intake) room() error {
+	if s.Space == nil {
+		return nil
+	}
+	if full, ok := errors.AsType[*bus.SpaceError](s.Space(0)); ok {
+		return &operation.DiskFullError{Free: full.Free, MinFree: full.MinFree}
+	}
+	return nil
 }
 
 // flagged refuses an operation whose circles a person has set to migrating, or

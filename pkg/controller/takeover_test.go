@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"ringmaster/pkg/controller"
 	"ringmaster/pkg/ledger"
 	"ringmaster/pkg/operation"
+	"ringmaster/pkg/worker"
 )
 
 // dice returns the source of random moments; TAKEOVER_SEED repeats a run, as far
@@ -228,6 +230,31 @@ func TestNATSComesBack(t *testing.T) {
 	}
 	r.expectMixed(op.ID)
 	require.NoError(t, server.Close(context.Background()))
+}
+
+// Clocks of processes disagree by hours, and jump while an operation runs: no task is
+// taken for stuck or dead, nothing is swept, and the operation ends as it should.
+func TestClocksThatDisagreeAndJump(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, ttl, mixed()...)
+	var jump atomic.Int64
+	clock := func(skew time.Duration) func() time.Time {
+		return func() time.Time {
+			// Without its monotonic part, as if it came from another machine.
+			return time.Now().Round(0).Add(skew + time.Duration(jump.Load()))
+		}
+	}
+	for _, skew := range []time.Duration{3 * time.Hour, -2 * time.Hour} {
+		r.control(func(o *controller.Options) { o.Now = clock(skew) })
+		r.work(2, func(o *worker.Options) { o.Now = clock(-skew) })
+	}
+	changes := r.changes(events.BucketOperations, events.BucketTasks)
+	op := r.submit(add)
+	for _, by := range []time.Duration{time.Hour, -26 * time.Hour, 40 * time.Hour} {
+		r.awaitChanges(op.ID, changes, 4)
+		jump.Store(int64(by))
+	}
+	r.expectMixed(op.ID)
 }
 
 // Three servers, of which each in turn is restarted while an operation runs.

@@ -64,6 +64,7 @@ func ProblemOf(err error, now time.Time) (Problem, bool) {
 		flagged *operation.FlaggedError
 		missing *operation.NotImplementedError
 		full    *operation.StoreFullError
+		disk    *operation.DiskFullError
 		state   *operation.StateError
 		dated   *operation.OutdatedError
 		tooBig  *http.MaxBytesError
@@ -84,6 +85,8 @@ func ProblemOf(err error, now time.Time) (Problem, bool) {
 		return Problem{Status: http.StatusConflict, Code: dated.Code, Detail: dated.Error(), Hint: "start the operation again", OperationID: dated.ID}, true
 	case errors.As(err, &full):
 		return Problem{Status: http.StatusInsufficientStorage, Code: "store_full", Detail: full.Error(), Hint: full.Hint()}, true
+	case errors.As(err, &disk):
+		return Problem{Status: http.StatusInsufficientStorage, Code: "disk_full", Detail: disk.Error(), Hint: disk.Hint()}, true
 	case errors.As(err, &missing):
 		return Problem{Status: http.StatusNotImplemented, Code: "not_implemented", Detail: missing.Error()}, true
 	case errors.Is(err, operation.ErrKeyReused):

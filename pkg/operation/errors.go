@@ -118,6 +118,18 @@ func (e *FlaggedError) Hint() string {
 	return fmt.Sprintf("POST /migrate/state?circle_id=%d&migrating=false takes that back", e.Circle)
 }
 
+// DiskFullError refuses an operation while the disk under the records is nearly full.
+type DiskFullError struct{ Free, MinFree int64 }
+
+func (e *DiskFullError) Error() string {
+	return fmt.Sprintf("the disk under the records is nearly full: %d bytes are free, %d must be; nothing was started", e.Free, e.MinFree)
+}
+
+// Hint says what can be done about it.
+func (e *DiskFullError) Hint() string {
+	return "make room on the disk of the data directory; what is under way goes on by itself then"
+}
+
 // StoreFullError refuses an operation whose plan would find no room.
 type StoreFullError struct{ Bytes, MaxBytes uint64 }
 

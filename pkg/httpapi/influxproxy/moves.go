@@ -169,6 +169,7 @@ func (rm *room) refuseSubmit(c *gin.Context, m operation.Move, t *topology.Topol
 		invalid *operation.InvalidError
 		later   *operation.NotImplementedError
 		full    *operation.StoreFullError
+		disk    *operation.DiskFullError
 	)
 	switch {
 	case errors.As(err, &holder):
@@ -186,6 +187,8 @@ func (rm *room) refuseSubmit(c *gin.Context, m operation.Move, t *topology.Topol
 		fail(c, http.StatusNotImplemented, later.Error())
 	case errors.As(err, &full):
 		fail(c, http.StatusInsufficientStorage, full.Error())
+	case errors.As(err, &disk):
+		fail(c, http.StatusInsufficientStorage, disk.Error())
 	case errors.Is(err, operation.ErrKeyReused):
 		fail(c, http.StatusUnprocessableEntity, operation.ErrKeyReused.Error())
 	default:

@@ -454,6 +454,7 @@ func TestRefusalsOfTheEngine(t *testing.T) {
 		{&operation.ScopeHeldError{Scope: "circle/0", HolderID: httpapitest.ID(7), Kind: operation.KindRebalance, State: operation.Running, Since: since}, 409, "scope_held"},
 		{operation.ErrKeyReused, 422, "idempotency_key_reused"},
 		{&operation.StoreFullError{Bytes: 99, MaxBytes: 100}, 507, "store_full"},
+		{&operation.DiskFullError{Free: 1, MinFree: 2}, 507, "disk_full"},
 		{&operation.NotImplementedError{What: "this"}, 501, "not_implemented"},
 		{&operation.InvalidError{Field: "circle_id", Problem: "is gone"}, 400, "invalid"},
 		{errors.New("nats: no responders at 10.0.0.7"), 503, "unavailable"},
