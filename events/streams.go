@@ -47,6 +47,7 @@ const (
 	BucketIdempotency = "ringmaster_idempotency_v1"
 	BucketTopology    = "ringmaster_topology_v1"
 	BucketLeases      = "ringmaster_leases_v1"
+	BucketNotices     = "ringmaster_notices_v1"
 	BucketClaims      = "ringmaster_claims_v1"
 )
 
@@ -343,6 +344,10 @@ func Buckets() []BucketSpec {
 		{
 			Name: BucketLeases, History: 1, TTL: LeaseTTL,
 			Reason: "Who is alive, but for tasks. The bucket's TTL, never a TTL per key: a key created with one and updated without never expires. In files, so that a restart does not free everything at once.",
+		},
+		{
+			Name: BucketNotices, History: 1, TTL: 7 * 24 * time.Hour,
+			Reason: "What the webhook is to be told, and what has come of it: made from the operation's record, so that no crash loses it, and kept after it was sent, so that it is not sent again. A week: longer than it is tried.",
 		},
 		{
 			Name: BucketClaims, History: 1, TTL: LeaseTTL, Unsynced: true,

@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -159,6 +160,8 @@ func TestSpecs(t *testing.T) {
 		switch b.Name {
 		case events.BucketLeases, events.BucketClaims:
 			require.Equal(t, events.LeaseTTL, b.TTL)
+		case events.BucketNotices:
+			require.Equal(t, 7*24*time.Hour, b.TTL, "longer than any is tried")
 		default:
 			require.Zero(t, b.TTL, "a record must not vanish")
 		}

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"ringmaster/cmd/internal/program"
 	"ringmaster/events"
 	"ringmaster/pkg/bus"
@@ -63,8 +65,14 @@ func (s *system) checks() []operations.Check {
 
 // metrics serves what this process knows.
 func (s *system) metrics() http.Handler {
-	return program.Metrics(newOperationMetrics(s.projection.List), newBackendMetrics(s.atlas, s.prober, s.census, time.Now),
-		newHintMetrics(s.data.store.Backlogs, time.Now), newHistoryMetrics(s.retention, s.sweeper))
+	own := []prometheus.Collector{
+		newOperationMetrics(s.projection.List), newBackendMetrics(s.atlas, s.prober, s.census, time.Now),
+		newHintMetrics(s.data.store.Backlogs, time.Now), newHistoryMetrics(s.retention, s.sweeper),
+	}
+	if s.notifier != nil {
+		own = append(own, newWebhookMetrics(s.notifier.Counts))
+	}
+	return program.Metrics(own...)
 }
 
 // submitter shows what it has accepted in this process's own view at once.

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"ringmaster/pkg/health"
+	"ringmaster/pkg/notify"
 	"ringmaster/pkg/operation"
 	"ringmaster/pkg/topology"
 )
@@ -132,4 +133,31 @@ func truth(b bool) float64 {
 		return 1
 	}
 	return 0
+}
+
+// webhookMetrics counts what this process has told the webhook.
+type webhookMetrics struct {
+	counts   func() notify.Counts
+	notices  *prometheus.Desc
+	failures *prometheus.Desc
+}
+
+func newWebhookMetrics(counts func() notify.Counts) webhookMetrics {
+	return webhookMetrics{
+		counts:   counts,
+		notices:  description("webhook_notices_total", "Notices that the webhook has taken, or that were given up.", "result"),
+		failures: description("webhook_failures_total", "Tries to tell the webhook that came to nothing."),
+	}
+}
+
+func (m webhookMetrics) Describe(ch chan<- *prometheus.Desc) {
+	ch <- m.notices
+	ch <- m.failures
+}
+
+func (m webhookMetrics) Collect(ch chan<- prometheus.Metric) {
+	c := m.counts()
+	ch <- prometheus.MustNewConstMetric(m.notices, prometheus.CounterValue, float64(c.Delivered), "delivered")
+	ch <- prometheus.MustNewConstMetric(m.notices, prometheus.CounterValue, float64(c.GivenUp), "given_up")
+	ch <- prometheus.MustNewConstMetric(m.failures, prometheus.CounterValue, float64(c.Failed))
 }

@@ -42,6 +42,9 @@ type options struct {
 	lease          time.Duration
 	patience       time.Duration
 	backendTimeout time.Duration
+	errorLimit     time.Duration
+	stalled        time.Duration
+	webhook        string
 	hintBytes      int64
 	hintAge        time.Duration
 	writeMemory    int64
@@ -76,6 +79,7 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 	fs.DurationVar(&o.lease, "lease", 0, "how long the work of a dead process lies idle before another takes it over, as a `DURATION` (default 10s, kept from the first start)")
 	fs.DurationVar(&o.patience, "patience", 0, "how long a backend that refuses is tried again before its tasks fail, as a `DURATION` (default 2m; five times as long for one that does not answer)")
 	fs.DurationVar(&o.backendTimeout, "backend-timeout", 0, "how long a backend may be silent in the middle of a request, as a `DURATION` (default 30s)")
+	o.watch(fs)
 	o.dataPlane(fs)
 	fs.DurationVar(&o.historyAge, "history-age", 0, "for how long operations are kept after their end, as a `DURATION` (default: the file's history.days, else 2160h, which is 90 days)")
 	fs.Int64Var(&o.historyBytes, "history-bytes", 0, "how many `BYTES` operations with their tasks, plans and reports may take before those that ended first are removed (default: the file's history.bytes, else 3 GiB)")
@@ -91,6 +95,7 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 		return nil, program.ErrDone
 	}
 	bounds := append(program.BackendBounds(), program.Bound{Flag: "lease", Least: time.Second, Most: time.Hour},
+		program.Bound{Flag: "stalled", Least: topology.LeastStalled, Most: topology.MostStalled},
 		program.Bound{Flag: "hint-age", Least: time.Minute}, program.Bound{Flag: "query-time", Least: time.Millisecond},
 		program.Bound{Flag: "history-age", Least: time.Minute})
 	usage := &program.UsageError{Mistakes: append(mistakes, program.DurationMistakes(fs, bounds...)...)}
@@ -110,6 +115,13 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 		return nil, program.ErrDone
 	}
 	return o, nil
+}
+
+// watch declares the flags of what is done about operations that don't get on.
+func (o *options) watch(fs *flag.FlagSet) {
+	fs.DurationVar(&o.errorLimit, "error-limit", 0, program.ErrorLimitHelp)
+	fs.DurationVar(&o.stalled, "stalled", 0, "for how long nothing may move before an operation is shown as stalled, as a `DURATION` (default: the file's stalled_after, else 5m)")
+	fs.StringVar(&o.webhook, "webhook", "", "`URL` that is told of operations that stall or fail (default: the file's webhook)")
 }
 
 // dataPlane declares the flags of the data plane.
@@ -177,6 +189,8 @@ func (o *options) fill(slots string, wrong func(string, ...any)) {
 	or(&o.natsListen, file.NATSListen, "")
 	or(&o.keyFile, file.KeyFile, filepath.Join(o.data, keyFileName))
 	or(&o.prefix, file.Prefix, "")
+	or(&o.webhook, file.Webhook, "")
+	o.stalled = cmp.Or(o.stalled, file.StalledAfter)
 	o.historyAge = cmp.Or(o.historyAge, file.History.Age)
 	if o.historyBytes < 0 || o.historyBytes > 0 && o.historyBytes < topology.LeastHistoryBytes {
 		wrong("-history-bytes %d: use at least %d", o.historyBytes, topology.LeastHistoryBytes)
@@ -220,6 +234,11 @@ func (o *options) validate(wrong func(string, ...any)) {
 	if o.nats != "" {
 		if m := program.NATSMistake(o.nats); m != "" {
 			wrong("-nats: %s", m)
+		}
+	}
+	if o.webhook != "" && o.webhook != o.file.Webhook {
+		if err := topology.CheckWebhook(o.webhook); err != nil {
+			wrong("-webhook: it %v; write where to send to, like https://hooks.example.com/ringmaster", err)
 		}
 	}
 	if o.prefix != "" && (!strings.HasPrefix(o.prefix, "/") || strings.ContainsAny(o.prefix, "?#%*: ")) {

@@ -89,6 +89,19 @@ func TestFileThenEnvironmentThenFlag(t *testing.T) {
 			})
 		})
 	}
+	t.Run("stalls", func(t *testing.T) {
+		t.Parallel()
+		own := write(t, "own.yaml", "circles: [{name: c, backends: [{name: a, url: 'http://a:1'}]}]\nstalled_after: 90\nwebhook: {url: 'http://hook/file'}\n")
+		o, err := parseOptions([]string{"-config", own}, nil, &bytes.Buffer{})
+		require.NoError(t, err)
+		require.Equal(t, 90*time.Second, o.stalled)
+		require.Equal(t, "http://hook/file", o.webhook)
+		o, err = parseOptions([]string{"-config", own, "-webhook", "http://hook/flag"}, []string{"RINGMASTER_STALLED=2m", "RINGMASTER_WEBHOOK=http://hook/env", "RINGMASTER_ERROR_LIMIT=3m"}, &bytes.Buffer{})
+		require.NoError(t, err)
+		require.Equal(t, 2*time.Minute, o.stalled)
+		require.Equal(t, 3*time.Minute, o.errorLimit)
+		require.Equal(t, "http://hook/flag", o.webhook)
+	})
 	t.Run("defaults", func(t *testing.T) {
 		t.Parallel()
 		o, err := parseOptions([]string{"-config", write(t, "proxy.json", proxyJSON)}, nil, &bytes.Buffer{})
@@ -117,11 +130,11 @@ func TestEveryMistakeIsNamed(t *testing.T) {
 		}},
 		{"all flags", []string{
 			"-config", good, "-listen", "7076", "-nats-listen", "x", "-nats", "http://n", "-slots", "2000", "-prefix", "p?", "-lease", "1ms",
-			"-hint-bytes", "1", "-hint-age", "1s", "-write-memory", "1", "-query-time", "1us", "-query-points", "-1", "-query-bytes", "-1",
+			"-stalled", "1ms", "-error-limit", "1ms", "-webhook", "ftp://hunter2", "-hint-bytes", "1", "-hint-age", "1s", "-write-memory", "1", "-query-time", "1us", "-query-points", "-1", "-query-bytes", "-1",
 			"-patience", "-1s", "-backend-timeout", "-1s", "-archive", "s3://x", "-key-file", "/none/key", "stray",
 		}, []string{
 			"stray", "-slots", "-listen", "-nats-listen", "-nats", "-prefix", "-lease", "-patience", "-backend-timeout", "-archive", "-key-file",
-			"-hint-bytes", "-hint-age", "-write-memory", "-query-time", "-query-points", "-query-bytes",
+			"-stalled 1ms", "-error-limit 1ms", "-webhook: it is not an http or https address", "-hint-bytes", "-hint-age", "-write-memory", "-query-time", "-query-points", "-query-bytes",
 		}},
 		{"durations that would never do", []string{"-config", good, "-lease", "0", "-patience", "999ms", "-backend-timeout", "1ms"}, []string{"-lease 0s", "-patience 999ms", "-backend-timeout 1ms"}},
 		{"NATS off loopback", []string{"-config", good, "-nats-listen", "0.0.0.0:4222"}, []string{"-nats-listen: \"0.0.0.0:4222\" is off loopback, which needs TLS"}},

@@ -20,6 +20,7 @@ import (
 	"ringmaster/pkg/httpapi"
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/ledger"
+	"ringmaster/pkg/notify"
 	"ringmaster/pkg/progress"
 )
 
@@ -37,8 +38,10 @@ type system struct {
 	prober     *health.Prober
 	census     *health.Census
 	data       *dataPlane
-	handler    *httpapi.Engine
-	clients    *health.Clients
+	// notifier tells the webhook; nil without one.
+	notifier *notify.Sender
+	handler  *httpapi.Engine
+	clients  *health.Clients
 	// configuration is applied at start and whenever SIGHUP asks for it.
 	configuration *controller.Configuration
 	// retention keeps the history of operations within its bounds.
@@ -74,7 +77,7 @@ func newSystem(ctx context.Context, o *options, logger *slog.Logger) (_ *system,
 		return nil, err
 	}
 	s.engine, err = program.NewEngine(ctx, s.bus, program.EngineOptions{
-		Name: "api", Keys: keys, Patience: o.patience, BackendTimeout: o.backendTimeout, Logger: logger,
+		Name: "api", Keys: keys, Patience: o.patience, BackendTimeout: o.backendTimeout, ErrorLimit: o.errorLimit, Notices: o.webhook != "", Logger: logger,
 	})
 	if err != nil {
 		return nil, err
@@ -112,6 +115,11 @@ func newSystem(ctx context.Context, o *options, logger *slog.Logger) (_ *system,
 	s.sweeper = &controller.Sweeper{
 		Ledger: s.engine.Ledger, Queue: s.engine.Queue, Leases: s.engine.Leases, Scopes: s.bus.Scopes(),
 		ID: s.engine.ID, Logger: logger, Now: time.Now,
+	}
+	if o.webhook != "" {
+		s.notifier = notify.New(s.engine.Ledger, s.engine.Leases, notify.Options{
+			URL: o.webhook, ID: s.engine.ID, UserAgent: "ringmaster/" + program.Version(), Logger: logger,
+		})
 	}
 	token, err := adminToken(o.data)
 	if err != nil {
@@ -172,10 +180,13 @@ func (s *system) serve(ctx context.Context, ready func(address string)) error {
 	services.Go(func() error { return s.retention.Run(ctx) })
 	services.Go(func() error { return s.sweeper.Run(ctx) })
 	control := controller.New(s.engine.Ledger, s.engine.Queue, s.engine.Leases, s.engine.Planner, controller.Options{
-		ID: s.engine.ID, Accord: s.session, Settler: s.engine.Mover, Limits: s.engine.Limits, Logger: s.logger,
+		ID: s.engine.ID, Accord: s.session, Settler: s.engine.Mover, Stalled: s.options.stalled, Limits: s.engine.Limits, Logger: s.logger,
 		Slots: workers{s.engine.Leases}.slots, Trouble: prober{s.prober}.trouble,
 	})
 	services.Go(func() error { return control.Run(ctx) })
+	if s.notifier != nil {
+		services.Go(func() error { return s.notifier.Run(ctx) })
+	}
 	transitions := &controller.Transitions{
 		Accord: s.session, Leases: s.engine.Leases, Open: s.clients.Open, ID: s.engine.ID, Logger: s.logger, Now: time.Now,
 	}

@@ -37,6 +37,7 @@ type options struct {
 	slots          int
 	listen         string
 	patience       time.Duration
+	errorLimit     time.Duration
 	backendTimeout time.Duration
 	logLevel       slog.Level
 }
@@ -50,6 +51,7 @@ func parseOptions(args, environ []string, out io.Writer) (*options, error) {
 	fs.StringVar(&o.keyFile, "key-file", "", "`FILE` of the key that opens credentials in records (default DIR/key)")
 	fs.IntVar(&o.slots, "slots", runtime.NumCPU(), "how many tasks run at once, `N`")
 	fs.StringVar(&o.listen, "listen", "", "`ADDR` of health and metrics (default: none)")
+	fs.DurationVar(&o.errorLimit, "error-limit", 0, program.ErrorLimitHelp)
 	fs.DurationVar(&o.patience, "patience", 0, "how long a backend that refuses is tried again before its tasks fail, as a `DURATION` (default 2m; five times as long for one that does not answer)")
 	fs.DurationVar(&o.backendTimeout, "backend-timeout", 0, "how long a backend may be silent in the middle of a request, as a `DURATION` (default 30s)")
 	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "`LEVEL` of the log: debug, info, warn or error")
@@ -119,7 +121,7 @@ func work(ctx context.Context, o *options, logger *slog.Logger, out io.Writer) e
 	}
 	defer b.Close()
 	engine, err := program.NewEngine(ctx, b, program.EngineOptions{
-		Name: "worker", Keys: keys, Patience: o.patience, BackendTimeout: o.backendTimeout, Logger: logger,
+		Name: "worker", Keys: keys, Patience: o.patience, BackendTimeout: o.backendTimeout, ErrorLimit: o.errorLimit, Logger: logger,
 	})
 	if err != nil {
 		return fmt.Errorf("joining (has an api prepared this NATS?): %w", program.Interrupted(ctx, err))

@@ -65,6 +65,7 @@ func rooms() []room {
 		{"pkg/bus/bustest", helper},
 		{"pkg/secrets", outside},
 		{"pkg/ledger", outside},
+		{"pkg/notify", outside},
 		{"pkg/influx", outside},
 		{"pkg/influx/influxtest", helper},
 

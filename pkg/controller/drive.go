@@ -91,6 +91,8 @@ func (t *turn) interruptibly(ctx context.Context) (again bool, err error) {
 	if op.State.Terminal() || interrupts(op) {
 		return t.step(ctx)
 	}
+	// Whoever showed a stall may have died before it was told.
+	t.ensureNotices(ctx)
 	ctx, stop := t.interruptible(ctx, op)
 	defer stop()
 	again, err = t.step(ctx)
@@ -98,6 +100,15 @@ func (t *turn) interruptibly(ctx context.Context) (again bool, err error) {
 		return true, errInterrupted
 	}
 	return again, err
+}
+
+// ensureNotices makes the webhook's notices that follow from the record. When JetStream
+// is away so is all else that the step needs, and it is done again; anything else that
+// is wrong with them is not to disturb the operation.
+func (t *turn) ensureNotices(ctx context.Context) {
+	if err := t.ledger.EnsureNotices(ctx, t.record); err != nil && ctx.Err() == nil {
+		t.options.Logger.ErrorContext(ctx, "making the webhook's notices", "operation", t.record.Value.ID, "error", err)
+	}
 }
 
 // step does what the operation's state asks for. again says that there is more.
@@ -140,6 +151,7 @@ func (t *turn) step(ctx context.Context) (again bool, err error) {
 
 // close gives back what a terminal operation holds.
 func (t *turn) close(ctx context.Context) error {
+	t.ensureNotices(ctx)
 	if err := t.endCopy(ctx); err != nil {
 		return err
 	}

@@ -83,14 +83,19 @@ func (t *turn) publish(ctx context.Context) error {
 		return fmt.Errorf("publishing tasks: %w", err) // this turn ends, and with it what it thinks it has published
 	}
 	t.noteFull(room)
-	switch {
+	return t.noteIdle(ctx, running, waiting, firstWaiting(current, wave))
+}
+
+// noteIdle notes since when tasks have been waiting while none runs, and after a while
+// who there is to take them.
+func (t *turn) noteIdle(ctx context.Context, running, waiting int, wanted string) (err error) {
+	switch now := t.options.Now(); {
 	case running > 0 || waiting == 0:
-		t.idle = time.Time{}
+		t.idle, t.crew = time.Time{}, ""
 	case t.idle.IsZero():
 		t.idle = now
-	}
-	if t.idleFor() > t.leases.TTL() {
-		t.crew, err = t.workersAlive(ctx, firstWaiting(current, wave))
+	case t.idleFor() > t.leases.TTL():
+		t.crew, err = t.workersAlive(ctx, wanted)
 	}
 	return err
 }

@@ -17,6 +17,7 @@ const (
 	processLeases   = "process."
 	transitionLease = "transition."
 	replayLeases    = "replay."
+	webhookLease    = "webhook"
 )
 
 // The keys of the leases of the two services of which one process at a time runs
@@ -80,6 +81,9 @@ func WorkerOfLease(key string) (id string, ok bool) {
 	}
 	return events.UnescapeToken(token)
 }
+
+// WebhookLease is the key of the lease of whoever tells the webhook.
+func WebhookLease() string { return webhookLease }
 
 // ProcessLeases is the prefix of the leases that are the sessions of the processes
 // that serve requests: each tells which revision of the topology record it works by.

@@ -47,6 +47,8 @@ type Options struct {
 	Now    func() time.Time
 	NewID  func() string
 	Logger *slog.Logger
+	// Notices has notices made for the webhook; see Notice.
+	Notices bool
 }
 
 // Ledger reads and writes records. It is safe for concurrent use.
@@ -55,6 +57,7 @@ type Ledger struct {
 	tasks       *bus.Bucket
 	idempotency *bus.Bucket
 	topology    *bus.Bucket
+	notices     *bus.Bucket
 	scopes      *bus.Scopes
 	objects     *bus.Objects
 	events      *bus.Log
@@ -88,6 +91,7 @@ func New(ctx context.Context, b *bus.Bus, o Options) (*Ledger, error) {
 		tasks:       b.Bucket(events.BucketTasks),
 		idempotency: b.Bucket(events.BucketIdempotency),
 		topology:    b.Bucket(events.BucketTopology),
+		notices:     b.Bucket(events.BucketNotices),
 		scopes:      b.Scopes(),
 		objects:     objects,
 		events:      b.Log(events.StreamEvents),

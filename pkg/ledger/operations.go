@@ -96,6 +96,7 @@ func (l *Ledger) UpdateOperation(ctx context.Context, was Versioned[operation.Op
 	now := Versioned[operation.Operation]{Value: op, Revision: revision}
 	l.Announce(ctx, now, was.Value.State)
 	l.tellStall(ctx, was.Value, now)
+	l.noticeChange(ctx, was.Value, now)
 	return now, nil
 }
 

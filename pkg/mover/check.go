@@ -260,7 +260,7 @@ func (c *checking) halve(ctx context.Context, i int, slow *slowError) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case len(parts) < 2:
-		return c.forgo(ctx, i, slow.atFloor(&c.slices[i]))
+		return c.forgo(ctx, i, c.atFloor(slow, &c.slices[i]))
 	default:
 		return c.giveAway(ctx, i, [][]operation.Slice{parts})
 	}

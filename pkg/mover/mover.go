@@ -90,8 +90,11 @@ type Config struct {
 	// Lasting is for how long a verification has to see a point differ before it
 	// counts, as long as nothing else comes right meanwhile (1 s): what a client
 	// writes does not come to two circles at the same time.
-	Lasting  time.Duration
-	Clearing Clearing
+	Lasting time.Duration
+	// FloorWindow is the least window that a slice is cut to because it runs out of
+	// time (1 s).
+	FloorWindow time.Duration
+	Clearing    Clearing
 	// Pacer keeps tasks within limits; nil paces nothing.
 	Pacer  *pace.Pacer
 	Logger *slog.Logger
@@ -115,6 +118,7 @@ func (c Config) withDefaults() Config {
 	def(&c.MaxBackoff, 15*time.Second)
 	def(&c.RetryInPlace, 5*time.Second)
 	def(&c.Lasting, time.Second)
+	def(&c.FloorWindow, time.Second)
 	num(&c.BatchRows, 5000)
 	num(&c.BatchBytes, 1<<20)
 	num(&c.Writers, 2)

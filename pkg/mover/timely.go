@@ -17,10 +17,9 @@ import (
 // less is asked for at once: first single slices, then halves of them.
 const maxTimeouts = 2
 
-// The floor: what is not cut any further. Of points only those count that have been
-// counted, since an estimate may be what is wrong.
+// The floor, besides Config.FloorWindow: what is not cut any further. Of points only
+// those count that have been counted, since an estimate may be what is wrong.
 const (
-	floorWindow = time.Second
 	floorPoints = 1000
 	// maxHalvings bounds how often one slice is halved: a window of 30 years comes
 	// to the floor before.
@@ -46,10 +45,10 @@ func (e *slowError) Error() string {
 }
 
 // atFloor is the failure of a slice that is not cut any further.
-func (e *slowError) atFloor(s *operation.Slice) *operation.Error {
+func (t *transfer) atFloor(slow *slowError, s *operation.Slice) *operation.Error {
 	return &operation.Error{Code: codeTimedOut, Detail: operation.Clip(fmt.Sprintf(
 		"%v; a window of %v, after %d halvings, is not cut any further (the floor is %v, or %d points); %s",
-		e, time.Duration(min(windowOf(s), math.MaxInt64)), s.Halved, floorWindow, floorPoints,
+		slow, time.Duration(min(windowOf(s), math.MaxInt64)), s.Halved, t.FloorWindow, floorPoints,
 		operation.PersonMustAct("find out why the backend is so slow there, or allow it more time (-backend-timeout), and start the operation again: what is copied stays copied")))}
 }
 
@@ -68,7 +67,7 @@ func (t *transfer) timely(ctx context.Context, what string, limit time.Duration,
 	c.TimedOut = func(ctx context.Context, err error) error { return t.timedOut(ctx, group, err) }
 	err := t.mover.patience.Do(ctx, c, t.job, f)
 	if gaveUp, ok := errors.AsType[*patience.GaveUpError](err); ok && len(group) == 1 && t.silent[group[0]] {
-		return gaveUp.Because(fmt.Sprintf("not even %v of this slice is answered in time, so cutting it is of no use", floorWindow))
+		return gaveUp.Because(fmt.Sprintf("not even %v of this slice is answered in time, so cutting it is of no use", t.FloorWindow))
 	}
 	return err
 }
@@ -104,11 +103,11 @@ func (t *transfer) timedOut(ctx context.Context, group []int, err error) error {
 // ends answer that in time tells a slice that is too large from a backend that is too
 // slow. What is at the floor already has no smaller part.
 func (t *transfer) answersLess(ctx context.Context, s *operation.Slice) bool {
-	if windowOf(s) < 2*uint64(floorWindow) {
+	if windowOf(s) < 2*uint64(t.FloorWindow) {
 		return true
 	}
 	least := *s
-	least.To, least.Last = s.From+int64(floorWindow), false
+	least.To, least.Last = s.From+int64(t.FloorWindow), false
 	_, err := t.compare(ctx, []operation.Slice{least}, &comparison{})
 	var refusal *influx.Error
 	return !errors.As(err, &refusal) || !refusal.OutOfTime()
@@ -173,7 +172,7 @@ func (t *transfer) halve(ctx context.Context, i int, slow *slowError) error {
 	}
 	if len(parts) < 2 {
 		t.evidence[i].State = operation.SliceFailed
-		return t.checkpoint(ctx, []int{i}, problemOf(i, s, slow.atFloor(s)))
+		return t.checkpoint(ctx, []int{i}, problemOf(i, s, t.atFloor(slow, s)))
 	}
 	t.Logger.InfoContext(ctx, "slice halved", "operation", t.job.Operation().ID, "task", t.task.ID, "slice", sliceName(s), "reason", slow)
 	// One task has both: a backend that is slow is not to be asked for both at once.
@@ -192,7 +191,7 @@ func (t *transfer) halves(ctx context.Context, s *operation.Slice) []operation.S
 	case few:
 		return whole
 	case !ok:
-		if windowOf(s) < 2*uint64(floorWindow) {
+		if windowOf(s) < 2*uint64(t.FloorWindow) {
 			return whole
 		}
 		at = s.Split(2)[1].From
@@ -225,7 +224,7 @@ func (t *transfer) middle(ctx context.Context, s *operation.Slice) (at int64, ok
 		return 0, false, false
 	}
 	first, last := extents[0].First, extents[0].Last
-	if uint64(last)-uint64(first) < uint64(floorWindow) {
+	if uint64(last)-uint64(first) < uint64(t.FloorWindow) {
 		return 0, false, t.fewThere(ctx, sel)
 	}
 	width := histogramWidth(first, last)

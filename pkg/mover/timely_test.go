@@ -146,18 +146,18 @@ func TestTheFloorOfHalving(t *testing.T) {
 		code string
 		says string
 	}{
-		{"not even a part is answered", tooWide("slow", 0), "backend_refuses", "not even 1s of this slice is answered in time"},
-		{"no part is small enough", holding("slow", start+int64(10*time.Second)), "timed_out", "is not cut any further"},
+		{"not even a part is answered", tooWide("slow", 0), "backend_refuses", "not even 10m0s of this slice is answered in time"},
+		{"no part is small enough", holding("slow", start+int64(12*time.Minute)), "timed_out", "is not cut any further"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			e := newEnv(t)
 			e.source.Exec("CREATE DATABASE db WITH SHARD DURATION 1h")
-			e.source.WriteLines("db", "", lines("slow", 1, 3, start, int64(10*time.Second)))
+			e.source.WriteLines("db", "", lines("slow", 1, 3, start, int64(12*time.Minute)))
 			e.source.WriteLines("db", "", lines("quick", 5, 10, start, int64(time.Minute)))
 			slowly(e)
 			e.options.Timeout = 300 * time.Millisecond
-			e.config.Refused = 2 * time.Second
+			e.config.Refused, e.config.FloorWindow = 2*time.Second, 10*time.Minute
 			source, _ := gated(t, e)
 			e.whileTasks(source, operation.PhaseCopy, c.rule)
 			r := e.run()

@@ -144,7 +144,7 @@ func (t *transfer) judgeGroup(ctx context.Context, group []int, of *operation.Ta
 		s := w.part(w.slice, w.at)
 		s.Halved = w.halvings
 		found = judgement{}
-		found.Forgo(t.problem(group[0]), errors.New(slow.atFloor(&s).Detail))
+		found.Forgo(t.problem(group[0]), errors.New(t.atFloor(slow, &s).Detail))
 		return &found, nil
 	}
 	found = judgement{}

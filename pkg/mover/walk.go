@@ -13,6 +13,8 @@ import (
 // after the other. It goes on where it was when a part has to be tried again.
 type walk struct {
 	slice operation.Slice
+	// floor is the least window of a part.
+	floor uint64
 	// at is where the next part begins.
 	at int64
 	// halvings is how often the slice's window was halved for a part's.
@@ -24,18 +26,18 @@ type walk struct {
 	done bool
 }
 
-func newWalk(s *operation.Slice, halvings int) *walk {
-	return &walk{slice: *s, at: s.From, halvings: halvings}
+func (t *transfer) newWalk(s *operation.Slice, halvings int) *walk {
+	return &walk{slice: *s, floor: uint64(t.FloorWindow), at: s.From, halvings: halvings}
 }
 
 // width is how long a part's window is.
 func (w *walk) width() uint64 {
-	return max(windowOf(&w.slice)>>w.halvings, uint64(floorWindow))
+	return max(windowOf(&w.slice)>>w.halvings, w.floor)
 }
 
 // narrow halves the parts to come. It reports false at the floor.
 func (w *walk) narrow() bool {
-	if w.width() < 2*uint64(floorWindow) || w.halvings >= maxHalvings {
+	if w.width() < 2*w.floor || w.halvings >= maxHalvings {
 		return false
 	}
 	w.halvings++
@@ -85,7 +87,7 @@ func (d *difference) add(o *difference) {
 func (t *transfer) resumeWalks() {
 	for _, e := range t.timeouts {
 		if e.Halvings > 0 && e.Slices == 1 && e.First >= 0 && e.First < len(t.slices) {
-			t.walks[e.First] = newWalk(&t.slices[e.First], e.Halvings)
+			t.walks[e.First] = t.newWalk(&t.slices[e.First], e.Halvings)
 		}
 	}
 }
@@ -95,7 +97,7 @@ func (t *transfer) resumeWalks() {
 func (t *transfer) narrow(ctx context.Context, i int) (bool, error) {
 	w := t.walks[i]
 	if w == nil {
-		w = newWalk(&t.slices[i], 0)
+		w = t.newWalk(&t.slices[i], 0)
 		t.walks[i] = w
 	}
 	if !w.narrow() {

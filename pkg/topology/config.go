@@ -67,6 +67,11 @@ type Config struct {
 	Archive    []string
 	// History bounds what is kept of operations that have ended.
 	History History
+	// StalledAfter is for how long nothing may move before an operation counts as
+	// stalled, Webhook the URL that is told of it; zero where the file does not say.
+	// The URL can hold a token: it must not be logged.
+	StalledAfter time.Duration
+	Webhook      string
 
 	// Limits bound what operations take from the backends; they are no part of the
 	// topology, so that changing them makes no new epoch.
@@ -102,6 +107,12 @@ const (
 
 	// LeastHistoryBytes is the least that can be kept of ended operations.
 	LeastHistoryBytes = 1 << 20
+)
+
+// Bounds of Config.StalledAfter, and of the flag of its name.
+const (
+	LeastStalled = time.Second
+	MostStalled  = 30 * 24 * time.Hour
 )
 
 // Parse reads a configuration. The format follows the extension of name: .json,
@@ -210,6 +221,13 @@ func (o *object) config() *Config {
 	if h := o.object("history"); h != nil {
 		c.History = h.history()
 		h.finish()
+	}
+
+	c.StalledAfter = o.span("stalled_after", LeastStalled, MostStalled)
+
+	if w := o.object("webhook"); w != nil {
+		c.Webhook = w.webhook()
+		w.finish()
 	}
 
 	if t := o.object("tls"); t != nil {
@@ -372,6 +390,22 @@ func (o *object) checkURL(address string) {
 }
 
 // history reads the mapping that bounds what is kept of ended operations.
+// webhook reads the mapping that says where to send to.
+func (o *object) webhook() string {
+	const remedy = "write where to send to, like https://hooks.example.com/ringmaster"
+
+	address := o.required("url", remedy)
+	if address == "" {
+		return "" // said already
+	}
+
+	if err := CheckWebhook(address); err != nil {
+		o.mistake(o.at("url"), err.Error(), remedy)
+	}
+
+	return address
+}
+
 func (o *object) history() History {
 	h := History{Age: time.Duration(o.count("days", 0, mostDays)) * 24 * time.Hour}
 

@@ -230,6 +230,8 @@ func TestEverySetting(t *testing.T) {
 	require.Equal(t, "/etc/ringmaster/key", own.KeyFile)
 	require.Equal(t, "/influx", own.Prefix)
 	require.Equal(t, []string{"s3://archive/europe", "/mnt/archive"}, own.Archive)
+	require.Equal(t, 10*time.Minute, own.StalledAfter)
+	require.Equal(t, "https://hooks.example.com/in?token=x", own.Webhook)
 	require.NotNil(t, own.Slots)
 	require.Zero(t, *own.Slots, "0 slots is a choice, not the default")
 }

@@ -145,6 +145,46 @@ func (o *object) seconds(key string, fallback int) time.Duration {
 	return time.Duration(o.count(key, fallback, most)) * time.Second
 }
 
+// span reads a duration between least and most, a number of seconds or a text like
+// 5m; 0 when it is absent.
+func (o *object) span(key string, least, most time.Duration) time.Duration {
+	value, ok := o.take(key)
+	if !ok {
+		return 0
+	}
+
+	const remedy = "write a number of seconds, or a text like 5m"
+
+	var d time.Duration
+
+	if text, isText := value.(string); isText {
+		var err error
+		if d, err = time.ParseDuration(text); err != nil {
+			o.mistake(o.at(key), "is not a duration", remedy)
+
+			return 0
+		}
+	} else {
+		seconds, isNumber := number(value)
+		if !isNumber {
+			o.wrongType(o.at(key), value, "a duration")
+
+			return 0
+		}
+
+		// What is out of its bounds is only to stay out of them.
+		d = time.Duration(max(-1, min(seconds, 2*most.Seconds())) * float64(time.Second))
+	}
+
+	if d < least || d > most {
+		o.mistake(o.at(key), fmt.Sprintf("is not between %s and %s", least, most), remedy)
+
+		return 0
+	}
+
+	return d
+}
+
 // number returns the value of any of the types that the three parsers give numbers.
 // The exactness of a float64 is enough: every number allowed here is far below 2^53.
 func number(value any) (float64, bool) {

@@ -30,6 +30,21 @@ func CheckURL(address string) error {
 	return nil
 }
 
+// CheckWebhook reports what is wrong with the address of a webhook; nil if nothing is.
+// The error never quotes the address, which can hold a token.
+func CheckWebhook(address string) error {
+	u, err := url.Parse(address)
+
+	switch {
+	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
+		return errors.New("is not an http or https address")
+	case u.Fragment != "":
+		return errors.New("has a fragment")
+	default:
+		return nil
+	}
+}
+
 // SameServer reports whether two addresses are spellings of one: they differ at
 // most in the case of the host, a default port or a slash at the end. Whoever
 // copies or deletes has to take two backends on one server for one place.

@@ -1,10 +1,13 @@
 package worker_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -113,6 +116,44 @@ func TestATaskThatComesToNothingTooOftenFails(t *testing.T) {
 	require.Equal(t, 41, fine.Attempt)
 	require.Equal(t, int64(2), ran.Load())
 	s.awaitQueue(0)
+}
+
+// TestTheSameErrorForTooLongFailsTheTask: over attempts and processes, and however
+// often it is told otherwise in words that differ from one time to the next.
+func TestTheSameErrorForTooLongFailsTheTask(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, long)
+	hour := time.Now().Add(-time.Hour).UTC()
+	earlier := func(text string) func(*operation.Task) {
+		return func(t *operation.Task) {
+			t.Attempt, t.Setbacks, t.SameErrors, t.ErrorSince = 2, 2, 2, &hour
+			t.History = []operation.TaskError{{Attempt: 1, Detail: text}, {Attempt: 2, Detail: text}}
+		}
+	}
+	s.task("same", earlier("writing to http://b1:1: port 4711 broke"))
+	s.task("other", earlier("writing to http://b2:1: port 4711 broke"))
+	s.task("further", earlier("writing to http://b1:1: port 4711 broke"))
+	s.start("w1", func(ctx context.Context, job mover.Job) error {
+		task := job.Task()
+		if task.Attempt > 3 {
+			return succeed(ctx, job)
+		}
+		if task.ID == "further" {
+			if err := job.Checkpoint(ctx, func(t *operation.Task) { t.Points.Copied++ }); err != nil {
+				return err
+			}
+		}
+		return errors.New("writing to http://b1:1: port 815 broke")
+	})
+	same := s.awaitState("same", operation.TaskFailed)
+	require.Equal(t, "same_error", same.Error.Code)
+	require.Contains(t, same.Error.Detail, "3 attempts in a row have ended with the same error, for 1h0m0s (given up after 10m0s): writing to http://b1:1: port 815 broke; a person must act: ")
+	for _, id := range []string{"other", "further"} {
+		done := s.awaitState(id, operation.TaskDone)
+		require.Equal(t, 4, done.Attempt)
+		require.Nil(t, done.ErrorSince)
+		require.Zero(t, done.SameErrors)
+	}
 }
 
 // A worker that cannot open the credentials of a task leaves it to those who can,
@@ -236,18 +277,23 @@ func TestAStuckHandlerLosesItsTask(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, short)
 	s.task("c1")
+	var log lockedBuffer
 	release, late, started := make(chan struct{}), make(chan error, 1), make(chan struct{})
 	s.start("w1", func(ctx context.Context, job mover.Job) error {
 		close(started)
 		<-release
 		late <- job.Checkpoint(context.Background(), func(t *operation.Task) { t.Points.Copied += 1000 })
 		return nil
-	}, func(o *worker.Options) { o.Stuck = 50 * time.Millisecond })
+	}, func(o *worker.Options) {
+		o.Stuck, o.Logger = 50*time.Millisecond, slog.New(slog.NewTextHandler(&log, nil))
+	})
 	await(t, started, "the first worker has the task")
 	s.start("w2", succeed)
 	done := s.awaitState("c1", operation.TaskDone)
 	require.Equal(t, "w2", done.Holder)
 	require.Equal(t, "worker w1 went away", done.History[0].Detail)
+	require.Contains(t, log.String(), "task is stuck: its goroutines")
+	require.Contains(t, log.String(), "TestAStuckHandlerLosesItsTask", "where it is")
 	close(release)
 	require.ErrorIs(t, await(t, late, "the first handler wakes up"), mover.ErrClaimLost)
 	s.awaitQueue(0)
@@ -719,4 +765,22 @@ func (s *site) sum(tasks int) (n int64) {
 		n += s.read(fmt.Sprintf("c%d", i)).Points.Copied
 	}
 	return n
+}
+
+// lockedBuffer is what a logger writes to.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }

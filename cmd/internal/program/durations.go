@@ -40,5 +40,8 @@ func DurationMistakes(fs *flag.FlagSet, bounds ...Bound) []string {
 
 // BackendBounds are those of the flags that both servers have for backends.
 func BackendBounds() []Bound {
-	return []Bound{{Flag: "patience", Least: time.Second}, {Flag: "backend-timeout", Least: time.Second}}
+	return []Bound{{Flag: "patience", Least: time.Second}, {Flag: "backend-timeout", Least: time.Second}, {Flag: "error-limit", Least: time.Second}}
 }
+
+// ErrorLimitHelp says what the flag error-limit of both servers is for.
+const ErrorLimitHelp = "for how long attempts at a task may end with the same error before it fails, as a `DURATION` (default 10m)"

@@ -33,6 +33,8 @@ type Engine struct {
 	// date.
 	Limits *pace.Book
 	Logger *slog.Logger
+
+	errorLimit time.Duration
 }
 
 // unreachable is how much longer a backend that does not answer is waited for
@@ -50,15 +52,19 @@ type EngineOptions struct {
 	// BackendTimeout is how long a backend may be silent in the middle of a
 	// request.
 	BackendTimeout time.Duration
-	Logger         *slog.Logger
+	// ErrorLimit is for how long attempts at a task may end with the same error.
+	ErrorLimit time.Duration
+	// Notices has notices made for a webhook.
+	Notices bool
+	Logger  *slog.Logger
 }
 
 // NewEngine opens the engine on a bus whose specs have been applied.
 func NewEngine(ctx context.Context, b *bus.Bus, o EngineOptions) (*Engine, error) {
 	name, logger := o.Name, o.Logger
-	e := &Engine{ID: name + "-" + uuid.NewString()[:8], Logger: logger}
+	e := &Engine{ID: name + "-" + uuid.NewString()[:8], Logger: logger, errorLimit: o.ErrorLimit}
 	var err error
-	if e.Ledger, err = ledger.New(ctx, b, ledger.Options{Source: name + "/" + e.ID, Logger: logger}); err != nil {
+	if e.Ledger, err = ledger.New(ctx, b, ledger.Options{Source: name + "/" + e.ID, Logger: logger, Notices: o.Notices}); err != nil {
 		return nil, err
 	}
 	if e.Queue, err = b.Queue(ctx); err != nil {
@@ -86,7 +92,7 @@ func (e *Engine) Worker(slots int) *worker.Worker {
 		host = "unknown"
 	}
 	return worker.New(e.Ledger, e.Queue, e.Leases, e.Mover, worker.Options{
-		ID: e.ID, Slots: slots, Logger: e.Logger,
+		ID: e.ID, Slots: slots, SameError: e.errorLimit, Logger: e.Logger,
 		Info: worker.Info{Host: host, Version: Version(), StartedAt: time.Now().UTC()},
 	})
 }

@@ -81,12 +81,7 @@ func examples() map[string]events.Payload {
 			OperationID: exampleOperation, Revision: 41, Seq: 7,
 			Progress: exampleProgress(), Waits: exampleWaits(),
 		},
-		events.OperationStall{
-			OperationID: exampleOperation, Revision: 44, Kind: operation.KindRebalance, State: operation.Running,
-			Stalled: true, Since: exampleTime, LimitSeconds: 300,
-			Reason: exampleTarget + " waits at backend_answers: status 503: timeout (given up after 10m0s), since 2026-03-04T05:06:07Z",
-			Waits:  exampleWaits(),
-		},
+		exampleStall(),
 		events.TaskChanged(exampleTaskRecord(), 97),
 		events.TaskProgressed(exampleTaskRecord(), 12),
 		events.AuditRecord{AuditEntry: operation.AuditEntry{
@@ -154,6 +149,15 @@ func exampleProgress() operation.Progress {
 				Measurements: operation.Done{Total: 48, Done: 33}, Moved: 6, InPlace: 27,
 			},
 		},
+	}
+}
+
+func exampleStall() events.OperationStall {
+	return events.OperationStall{
+		OperationID: exampleOperation, Revision: 44, Kind: operation.KindRebalance, State: operation.Running,
+		Stalled: true, Since: exampleTime, LimitSeconds: 300,
+		Reason: "no progress for 5m0s: " + exampleTarget + " waits at backend: 503 Service Unavailable, 3 times (an answer of 204), since 2026-03-04T05:06:03Z",
+		Waits:  exampleWaits(),
 	}
 }
 
