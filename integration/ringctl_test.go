@@ -55,8 +55,8 @@ func TestRingctlSteersARebalance(t *testing.T) {
 	s := newBusySite(t)
 	remove := "--circle-id 0 --operation rm --remove " + s.gone.Name + "=" + s.gone.URL
 
-	plan := s.says("plan rebalance "+remove, "gone (removed)", "6 measurements", "TOP MOVERS", "planned")
-	require.Contains(t, plan, "points")
+	plan := s.says("plan rebalance "+remove, "gone (removed)", "6 measurements", "takes ", "BALANCE", "TOP MOVERS", "planned")
+	require.Contains(t, plan, "times the mean before")
 	s.says("plan clear --circle-id 0", "operation ")
 
 	type ended struct {
@@ -86,6 +86,9 @@ func TestRingctlSteersARebalance(t *testing.T) {
 	s.says("ops plan "+id, "gone (removed)")
 	s.says("ops list --scope circle/0", id)
 	s.says("ops limits "+id, "none")
+	s.says("ops limits "+id+" --points 1000000 --slots 2 --reason gently", "1000000", "2")
+	s.says("ops get "+id, "points/s 1000000")
+	s.says("ops limits "+id+" --points none --slots none", "none")
 	s.says("ops audit "+id, "submit", "ticket-4711")
 	s.says("where db m0", "one", "two")
 	s.says("topology", "CIRCLE 0 one", "held by operation "+id)
@@ -115,9 +118,11 @@ func TestRingctlSteersARebalance(t *testing.T) {
 	require.Contains(t, out, "backends: ")
 	s.says("ops report "+id, "everything that was to be proven is proven")
 	s.says("ops get "+id, "succeeded", "EARLIER ATTEMPTS", "cancelled")
-	s.says("ops audit "+id, "peak-hour", "cancel", "retry")
+	s.says("ops audit "+id, "peak-hour", "cancel", "retry", "limits", "gently")
 	code, _, errs = s.ringctl("clear", "--circle-id", "0")
 	require.Equal(t, 2, code)
 	require.Contains(t, errs, "--yes")
-	s.says("verify --circle-id 0 --depth count --dry-run --help", "Examples:")
+	code, out, errs = s.ringctl(strings.Fields("verify --circle-id 0 --against 1 --depth count --wait")...)
+	require.Contains(t, []int{0, 3}, code, "%s%s", out, errs)
+	s.says("ops list --kind verify", "circle", "verify")
 }

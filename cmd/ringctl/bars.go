@@ -10,6 +10,8 @@ import (
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
+
+	"ringmaster/pkg/operation"
 )
 
 const (
@@ -123,7 +125,7 @@ func (b *bars) showWhole(op *opView) {
 	if b.whole == nil {
 		b.whole = b.add("all", wholePriority)
 	}
-	part, whole := p.finished()
+	part, whole := finished(p.Phase, &p.Points)
 	_, rate, eta := op.pace()
 	text := fmt.Sprintf("%4s %s/%s", cell(share(part, whole)), amount(part), amount(whole))
 	if rate != "" {
@@ -174,7 +176,7 @@ func (b *bars) showBelow(texts []string) {
 
 // chosen are the backends that have a bar: those with most to give, in the order in
 // which they have got their bars.
-func (b *bars) chosen(p *progressView) []string {
+func (b *bars) chosen(p *operation.Progress) []string {
 	urls := slices.SortedFunc(maps.Keys(p.Backends), func(x, y string) int {
 		return cmp.Or(cmp.Compare(p.Backends[y].Points.Estimated, p.Backends[x].Points.Estimated), cmp.Compare(x, y))
 	})

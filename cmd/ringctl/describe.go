@@ -76,7 +76,7 @@ func (a *app) describe(w io.Writer, op *opView) {
 	}
 }
 
-func (a *app) describeBackends(w io.Writer, p *progressView) {
+func (a *app) describeBackends(w io.Writer, p *operation.Progress) {
 	if len(p.Backends) == 0 {
 		return
 	}
@@ -90,7 +90,7 @@ func (a *app) describeBackends(w io.Writer, p *progressView) {
 	}
 }
 
-func (a *app) describeTasks(w io.Writer, tasks []oldTaskView) {
+func (a *app) describeTasks(w io.Writer, tasks []operation.OldestTask) {
 	if len(tasks) == 0 {
 		return
 	}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"ringmaster/pkg/operation"
 )
 
 // objects prints one JSON object a line: the operation, whenever it has changed.
@@ -68,7 +70,7 @@ func lineOf(op *opView) string {
 	parts := []string{op.stateText()}
 	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
 	if done, rate, eta := op.pace(); done != "" {
-		part, whole := p.finished()
+		part, whole := finished(p.Phase, &p.Points)
 		add("%s %s %s of %s points", p.Phase, done, amount(part), amount(whole))
 		if rate != "" {
 			add("%s", rate)
@@ -92,7 +94,7 @@ func lineOf(op *opView) string {
 // maxOnLine bounds the backends and waits that a line has.
 const maxOnLine = 4
 
-func backendsText(p *progressView) string {
+func backendsText(p *operation.Progress) string {
 	var texts []string
 	for _, url := range slices.Sorted(maps.Keys(p.Backends)) {
 		b := p.Backends[url]

@@ -255,10 +255,12 @@ func (c clearMove) parameters(io.Reader) (map[string]any, error) {
 type verifyMove struct {
 	CircleID        int    `aliases:"circle" help:"Index of the circle in the configuration, from 0." name:"circle-id" placeholder:"N" required:""`
 	AgainstCircleID *int   `aliases:"against" help:"Compare it with this circle (the lowest other one); the same circle again means what lies in wrong places, with its owners." name:"against-circle-id" placeholder:"N"`
-	Depth           string `default:"" enum:",count,digest" help:"count compares counts, digest every point by value." placeholder:"count|digest"`
+	Depth           string `default:"" enum:",count,digest" help:"count compares counts, digest every point by value; left out, digest." placeholder:"count|digest"`
+	Batch           *int   `help:"How many points one write of a repair holds at most." placeholder:"N"`
 	Repair          bool   `help:"Copy what is missing, from the side that --repair-from names."`
-	RepairFrom      string `default:"" enum:",circle,against" help:"The side that is right." placeholder:"circle|against"`
+	RepairFrom      string `default:"" enum:",circle,against" help:"The side to copy from: --circle-id or --against-circle-id." placeholder:"circle|against"`
 
+	since
 	tuning
 }
 
@@ -273,16 +275,17 @@ func (verifyMove) samples() []string {
 }
 
 func (v verifyMove) parameters(io.Reader) (map[string]any, error) {
-	if v.RepairFrom != "" && !v.Repair {
-		return nil, usageError("--repair-from says from which side to repair; --repair that it is to be done: give both")
+	if v.Repair != (v.RepairFrom != "") {
+		return nil, usageError("--repair says that what is missing is to be copied, --repair-from from which side: give both")
 	}
 	p := map[string]any{"circle_id": v.CircleID}
 	v.tuning.put(p)
 	put(p, "against_circle_id", v.AgainstCircleID)
 	putText(p, "depth", v.Depth)
 	putText(p, "repair_from", v.RepairFrom)
+	put(p, "batch", v.Batch)
 	if v.Repair {
 		p["repair"] = true
 	}
-	return p, nil
+	return p, v.since.put(p)
 }

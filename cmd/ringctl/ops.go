@@ -174,7 +174,7 @@ func (op *opView) stateText() string {
 
 // pace is how far an operation is, how fast it goes and how long it takes.
 func (op *opView) pace() (done, rate, eta string) {
-	part, whole := op.Progress.finished()
+	part, whole := finished(op.Progress.Phase, &op.Progress.Points)
 	done = share(part, whole)
 	if op.State.Terminal() {
 		return done, "", ""

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 
 	"ringmaster/pkg/operation"
 )
@@ -118,18 +120,10 @@ func (p *planView) name(i int) string {
 func (p *planView) table(w io.Writer, op *opView) {
 	t := &p.Totals
 	fmt.Fprintf(w, "operation %s: %s, %s\n", op.ID, op.Kind, op.State)
-	source := ""
-	if p.EstimateSource != "" {
-		source = ", " + p.EstimateSource
-	}
-	fmt.Fprintf(w, "moves about %s points, %s (estimated%s): %d measurements of %d databases in %d slices, %d tasks\n",
-		amount(t.Points), size(t.Bytes), source, t.Measurements, t.Databases, t.Slices, t.Tasks)
+	fmt.Fprintf(w, "moves about %s points, %s (estimated): %d measurements of %d databases in %d slices, %d tasks\n",
+		amount(t.Points), size(t.Bytes), t.Measurements, t.Databases, t.Slices, t.Tasks)
 	if d := p.Duration; d != nil {
-		fmt.Fprintf(w, "takes %s to %s", seconds(d.LowSeconds), seconds(d.HighSeconds))
-		if d.Basis != "" {
-			fmt.Fprintf(w, " (%s)", d.Basis)
-		}
-		fmt.Fprintln(w)
+		fmt.Fprintf(w, "takes %s to %s\n", seconds(d.LowSeconds), seconds(d.HighSeconds))
 	}
 	if op.Result != nil && op.Result.Note != "" {
 		fmt.Fprintln(w, op.Result.Note)
@@ -152,13 +146,24 @@ func (p *planView) table(w io.Writer, op *opView) {
 	if len(p.Refusals) > 0 {
 		title(w, "REFUSED")
 		row(w, "CODE", "WHERE", "WHY", "REMEDY")
-		for _, r := range p.Refusals {
-			row(w, r.Code, r.where(), r.Detail, r.Hint)
+		for i := range p.Refusals {
+			r := &p.Refusals[i]
+			row(w, r.Code, where(r), r.Detail, r.Hint)
+		}
+		if p.RefusalsLeftOut > 0 {
+			fmt.Fprintf(w, "and %d more\n", p.RefusalsLeftOut)
 		}
 	}
-	if len(p.Notes) > 0 {
+	notes := slices.Clone(p.Notes)
+	if p.EstimateSource != "" {
+		notes = append(notes, "estimates: "+p.EstimateSource)
+	}
+	if p.Duration != nil && p.Duration.Basis != "" {
+		notes = append(notes, "duration: "+p.Duration.Basis)
+	}
+	if len(notes) > 0 {
 		title(w, "NOTES")
-		for _, n := range p.Notes {
+		for _, n := range notes {
 			fmt.Fprintf(w, "- %s\n", cell(n))
 		}
 	}
@@ -169,49 +174,66 @@ func (p *planView) balanceTable(w io.Writer) {
 		return
 	}
 	title(w, "BALANCE")
-	row(w, "BACKEND", "MEASUREMENTS BEFORE", "AFTER", "POINTS BEFORE", "AFTER", "BYTES BEFORE", "AFTER")
+	row(w, "BACKEND", "WHEN", "DATABASES", "MEASUREMENTS", "POINTS", "BYTES")
 	for _, b := range p.Balance {
-		row(w, b.Backend, b.Before.Measurements, b.After.Measurements, amount(b.Before.Points), amount(b.After.Points),
-			size(b.Before.Bytes), size(b.After.Bytes))
+		name := b.Backend
+		if b.Removed {
+			name += " (removed)"
+		}
+		holding := func(when string, h operation.Holding) {
+			row(w, name, when, h.Databases, h.Measurements, amount(h.Points), size(h.Bytes))
+		}
+		holding("before", b.Before)
+		holding("after", b.After)
+		if b.AfterClear != nil {
+			holding("after a clear", *b.AfterClear)
+		}
 	}
-	if p.Skew != nil {
-		fmt.Fprintf(w, "skew %.2f before, %.2f after\n", p.Skew.Before, p.Skew.After)
+	if p.Skew == nil {
+		return
 	}
+	fmt.Fprintf(w, "the largest holds %.2f times the mean before, %.2f after", p.Skew.Before, p.Skew.After)
+	if p.Skew.AfterClear != nil {
+		fmt.Fprintf(w, ", %.2f after a clear", *p.Skew.AfterClear)
+	}
+	fmt.Fprintln(w)
 }
 
-func (r *refusalView) where() string {
-	switch {
-	case r.Backend != "" && r.Scope != "":
-		return r.Scope + " " + r.Backend
-	case r.Backend != "":
-		return r.Backend
-	case r.Scope != "":
-		return r.Scope
-	case len(r.Slice) > 0 && string(r.Slice) != "null":
-		var s struct {
-			Database    string `json:"database"`
-			Measurement string `json:"measurement"`
-		}
-		if decode(r.Slice, &s) == nil {
-			return s.Database + " " + s.Measurement
-		}
+// where is what a refusal is about.
+func where(r *operation.Refusal) string {
+	parts := []string{r.Scope, r.Backend}
+	if r.Slice != nil {
+		parts = append(parts, r.Slice.Database, r.Slice.Measurement)
 	}
-	return ""
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), " ")
 }
 
 // maxMovers bounds the measurements that are shown.
 const maxMovers = 10
 
-// movers are the measurements with most to move.
-func (p *planView) movers() []moverView {
+// movers are the measurements with most to move, their ends by name.
+func (p *planView) movers() []operation.PlanMover {
 	if len(p.TopMovers) > 0 {
-		return p.TopMovers[:min(len(p.TopMovers), maxMovers)]
+		top := slices.Clone(p.TopMovers[:min(len(p.TopMovers), maxMovers)])
+		for i := range top {
+			top[i].From, top[i].To = p.named(top[i].From), p.named(top[i].To)
+		}
+		return top
 	}
 	all := slices.Clone(p.Measurements)
-	slices.SortStableFunc(all, func(x, y operation.PlanMeasurement) int { return int(max(min(y.Points-x.Points, 1), -1)) })
-	var top []moverView
+	slices.SortStableFunc(all, func(x, y operation.PlanMeasurement) int { return cmp.Compare(y.Points, x.Points) })
+	var top []operation.PlanMover
 	for _, m := range all[:min(len(all), maxMovers)] {
-		top = append(top, moverView{m.Database, m.Measurement, p.name(m.From), p.name(m.To), m.Points, m.Bytes})
+		top = append(top, operation.PlanMover{Database: m.Database, Measurement: m.Measurement, From: p.name(m.From), To: p.name(m.To), Points: m.Points, Bytes: m.Bytes})
 	}
 	return top
+}
+
+// named is the name of the backend with a URL.
+func (p *planView) named(url string) string {
+	i := slices.IndexFunc(p.Backends, func(b operation.PlanBackend) bool { return b.URL == url })
+	if i < 0 {
+		return url
+	}
+	return p.name(i)
 }

@@ -29,7 +29,7 @@ type opView struct {
 	Epoch           uint64                `json:"epoch"`
 	Attempt         int                   `json:"attempt"`
 	Attempts        []attemptView         `json:"attempts"`
-	Progress        progressView          `json:"progress"`
+	Progress        operation.Progress    `json:"progress"`
 	Waits           []operation.Wait      `json:"waits"`
 	Error           *operation.Error      `json:"error"`
 	Result          *operation.Result     `json:"result"`
@@ -44,27 +44,7 @@ type attemptView struct {
 	Error      *operation.Error `json:"error"`
 }
 
-type progressView struct {
-	operation.Progress
-
-	OldestTasks []oldTaskView `json:"oldest_tasks"`
-}
-
-type oldTaskView struct {
-	ID          string           `json:"id"`
-	Phase       string           `json:"phase"`
-	State       string           `json:"state"`
-	Attempt     int              `json:"attempt"`
-	Since       time.Time        `json:"since"`
-	Source      string           `json:"source"`
-	Destination string           `json:"destination"`
-	LastError   string           `json:"last_error"`
-	Waits       []operation.Wait `json:"waits"`
-}
-
-// finished is how much of an operation is done, in points: of the phase it is in.
-func (p *progressView) finished() (done, whole int64) { return finished(p.Phase, &p.Points) }
-
+// finished is how much of the points is done: of the phase that they are in.
 func finished(phase operation.Phase, p *operation.PointCounts) (done, whole int64) {
 	moved := p.Copied + p.Unchanged + p.Dropped
 	switch phase {
@@ -80,62 +60,14 @@ func finished(phase operation.Phase, p *operation.PointCounts) (done, whole int6
 }
 
 type planView struct {
-	OperationID         string                      `json:"operation_id"`
-	Backends            []operation.PlanBackend     `json:"backends"`
-	Moves               []operation.PlanMove        `json:"moves"`
-	Measurements        []operation.PlanMeasurement `json:"measurements"`
-	MeasurementsLeftOut int                         `json:"measurements_left_out"`
-	Totals              operation.PlanTotals        `json:"totals"`
-	Notes               []string                    `json:"notes"`
-	Balance             []balanceView               `json:"balance"`
-	Skew                *skewView                   `json:"skew"`
-	TopMovers           []moverView                 `json:"top_movers"`
-	Duration            *durationView               `json:"duration"`
-	Refusals            []refusalView               `json:"refusals"`
-	EstimateSource      string                      `json:"estimate_source"`
-}
+	OperationID  string                      `json:"operation_id"`
+	Backends     []operation.PlanBackend     `json:"backends"`
+	Moves        []operation.PlanMove        `json:"moves"`
+	Measurements []operation.PlanMeasurement `json:"measurements"`
+	Totals       operation.PlanTotals        `json:"totals"`
+	Notes        []string                    `json:"notes"`
 
-type balanceView struct {
-	Backend string   `json:"backend"`
-	URL     string   `json:"url"`
-	Before  loadView `json:"before"`
-	After   loadView `json:"after"`
-}
-
-type loadView struct {
-	Databases    int   `json:"databases"`
-	Measurements int   `json:"measurements"`
-	Points       int64 `json:"points"`
-	Bytes        int64 `json:"bytes"`
-}
-
-type skewView struct {
-	Before float64 `json:"before"`
-	After  float64 `json:"after"`
-}
-
-type moverView struct {
-	Database    string `json:"database"`
-	Measurement string `json:"measurement"`
-	From        string `json:"from"`
-	To          string `json:"to"`
-	Points      int64  `json:"points"`
-	Bytes       int64  `json:"bytes"`
-}
-
-type durationView struct {
-	LowSeconds  float64 `json:"low_seconds"`
-	HighSeconds float64 `json:"high_seconds"`
-	Basis       string  `json:"basis"`
-}
-
-type refusalView struct {
-	Code    string          `json:"code"`
-	Detail  string          `json:"detail"`
-	Hint    string          `json:"hint"`
-	Scope   string          `json:"scope"`
-	Backend string          `json:"backend"`
-	Slice   json.RawMessage `json:"slice"`
+	operation.Preview
 }
 
 type taskView struct {
