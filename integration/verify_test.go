@@ -359,3 +359,45 @@ func TestVerifyOfOneCircleAndOfOneThatChanges(t *testing.T) {
 	require.Equal(t, http.StatusBadRequest, res.StatusCode, body)
 	require.Contains(t, body, "rebalance")
 }
+
+// TestAVerificationIsRetried: another attempt compares anew what was not equal, and what
+// was keeps its verdict.
+func TestAVerificationIsRetried(t *testing.T) {
+	t.Parallel()
+	s := newCircleSite(t, 1, 1)
+	s.start()
+	op, report := s.verify(operation.Succeeded, map[string]any{"circle_id": 0, "repair": true, "repair_from": "circle"})
+	require.Contains(t, op.Result.Note, "nothing to compare")
+	require.True(t, report.Equal)
+	s.createDatabase("db")
+	line := fmt.Sprintf("late v=1i %d\n", firstTime)
+	for _, b := range s.all() {
+		b.write("db", "", generate("m", 1000))
+	}
+	s.members[0][0].write("db", "", line)
+	op, report = s.verify(operation.PartiallyFailed, map[string]any{"circle_id": 0})
+	require.Equal(t, operation.Differences{Missing: 1}, found(&report))
+	s.members[1][0].write("db", "", line)
+	require.Equal(t, http.StatusAccepted, s.steer(op.ID, "retry"))
+	op = s.finish(op.ID, operation.Succeeded)
+	require.Equal(t, 2, op.Attempt)
+	report = s.report(op.ID)
+	require.True(t, report.Equal)
+	require.Empty(t, report.Problems)
+	require.EqualValues(t, 1001, report.Points.Source)
+	require.EqualValues(t, 1001, op.Progress.Points.Verified)
+
+	// A dry run compares nothing and says what it would.
+	res, body := s.do(http.MethodPost, "/v1/operations", http.Header{"Content-Type": {"application/json"}},
+		`{"kind":"verify","dry_run":true,"parameters":{"circle_id":0}}`)
+	require.Equal(t, http.StatusAccepted, res.StatusCode, body)
+	var planned operation.Operation
+	require.NoError(t, jsonInto([]byte(body), &planned))
+	s.finish(planned.ID, operation.Planned)
+	var plan operation.Plan
+	require.NoError(t, s.Client.Get(s.context(), "/v1/operations/"+planned.ID+"/plan", &plan))
+	require.Positive(t, plan.Totals.Slices)
+	for _, b := range plan.Balance {
+		require.Equal(t, b.Before, b.After)
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"ringmaster/pkg/ledger"
-	"ringmaster/pkg/mover"
 	"ringmaster/pkg/operation"
 )
 
@@ -155,7 +154,7 @@ func (t *turn) addStanding(m *operation.MoveStanding, task *operation.Task) {
 			m.Slices.Failed++
 		case e.State == operation.SliceDropped:
 			m.Slices.Dropped++
-		case e.State.Finished() && task.Phase == operation.PhaseCompare && !mover.Repaired(e):
+		case e.State.Finished() && task.Phase == operation.PhaseCompare && !e.Repaired():
 			m.Slices.Verified++
 		case e.State.Finished():
 			m.Slices.Copied++

@@ -389,3 +389,32 @@ func TestFlagsSetByHandHoldOperationsUp(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, created, "the key was given back")
 }
+
+// TestAVerificationTakesNoScope: it is accepted beside whoever holds the circle, and one
+// that repairs is not.
+func TestAVerificationTakesNoScope(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, ttl)
+	holder := r.submit(add)
+	require.NoError(t, r.atlas.SetResyncing(t.Context(), true), "flags are of no interest either")
+	q := request(`{"circle_id":0}`)
+	q.Kind = operation.KindVerify
+	op, created, err := r.intake.Submit(t.Context(), q)
+	require.NoError(t, err)
+	require.True(t, created)
+	require.Empty(t, op.Scope)
+	require.Len(t, r.holds(op.ID), 1, "its command alone")
+	require.NoError(t, r.atlas.SetResyncing(t.Context(), false))
+	for raw, field := range map[string]string{
+		`{"circle_id":9}`:                       "circle_id",
+		`{"circle_id":0,"against_circle_id":9}`: "against_circle_id",
+		`{"circle_id":0,"against_circle_id":0,"repair":true,"repair_from":"circle"}`: "repair",
+	} {
+		q.Parameters = []byte(raw)
+		_, _, err = r.intake.Submit(t.Context(), q)
+		var invalid *operation.InvalidError
+		require.ErrorAs(t, err, &invalid, raw)
+		require.Equal(t, field, invalid.Field, raw)
+	}
+	require.NotEqual(t, holder.ID, op.ID)
+}

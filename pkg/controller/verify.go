@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"ringmaster/pkg/mover"
 	"ringmaster/pkg/operation"
 	"ringmaster/pkg/serving"
 )
@@ -35,7 +34,7 @@ func (t *turn) repairs() bool {
 
 // repaired reports whether a task of a verification has copied anything.
 func repaired(task *operation.Task) bool {
-	return slices.ContainsFunc(task.Checkpoint, func(e operation.Evidence) bool { return mover.Repaired(&e) })
+	return slices.ContainsFunc(task.Checkpoint, func(e operation.Evidence) bool { return e.Repaired() })
 }
 
 // awaitRepair waits, after the last point has been copied, until all writes have ended

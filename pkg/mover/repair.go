@@ -167,7 +167,3 @@ func (c *checking) weighRepaired(i int, of *operation.Task, d *difference, left 
 	problem.Code = operation.CodeUnequal
 	v.AddProblem(problem)
 }
-
-// Repaired reports whether a verification has copied, or has tried to copy, points of
-// a slice.
-func Repaired(e *operation.Evidence) bool { return e.State.Finished() && e.Written > 0 }

@@ -51,7 +51,7 @@ func (t *transfer) verify(ctx context.Context) error {
 		}
 		judging = c.judgeRepaired
 		for i := range judged {
-			if !Repaired(&t.evidence[i]) {
+			if !t.evidence[i].Repaired() {
 				judged[i].State = operation.SliceUnchanged // it was judged when it was compared
 			}
 		}

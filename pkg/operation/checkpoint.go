@@ -99,12 +99,13 @@ func (c Checkpoint) state(i int) SliceState {
 	return c[i].State
 }
 
-func (c Checkpoint) written(i int) int64 {
-	if i >= len(c) {
-		return 0
-	}
-	return c[i].Written
-}
+// repaired reports whether a verification has copied, or has tried to copy, points of
+// a slice.
+func (c Checkpoint) repaired(i int) bool { return i < len(c) && c[i].Repaired() }
+
+// Repaired reports whether a verification has copied, or has tried to copy, points of
+// the slice.
+func (e *Evidence) Repaired() bool { return e.State.Finished() && e.Written > 0 }
 
 const checkpointVersion = 2
 

@@ -209,7 +209,7 @@ const (
 func (v *Verdict) AddUnjudged(verify, of *Task) {
 	n := 0
 	for i := range of.SliceCount() {
-		if of.Phase == PhaseCompare && of.Checkpoint.written(i) == 0 {
+		if of.Phase == PhaseCompare && !of.Checkpoint.repaired(i) {
 			continue // it was judged when it was compared
 		}
 		if of.Checkpoint.state(i) != SliceHandedOver && verify.Checkpoint.state(i) == SlicePending {
