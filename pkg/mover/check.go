@@ -126,13 +126,13 @@ func (c *checking) group(ctx context.Context, group []int) error {
 func (c *checking) lookAtDoubtful(ctx context.Context) error {
 	all := c.doubtful
 	c.doubtful, c.held = nil, 0
-	failed := map[*looked]error{}
+	failed := map[*looked]bool{}
 	var some []*looked
 	for _, d := range all {
 		some = append(some, d.looked)
 	}
 	err := c.lookUntil(ctx, some, c.matters, func(ctx context.Context, l *looked, which []int) error {
-		if failed[l] != nil {
+		if failed[l] {
 			return nil
 		}
 		again := c.patiently(ctx, "comparing "+c.source.URL()+" with "+c.destination.URL(), 0, func(ctx context.Context) error {
@@ -142,8 +142,8 @@ func (c *checking) lookAtDoubtful(ctx context.Context) error {
 			return c.lookAgain(ctx, l, which)
 		})
 		if aboutSlices(ctx, again) {
-			failed[l] = again
-			return nil //nolint:nilerr // it is compared from the beginning
+			failed[l] = true // it is compared from the beginning
+			return nil
 		}
 		return again
 	})
@@ -151,7 +151,7 @@ func (c *checking) lookAtDoubtful(ctx context.Context) error {
 		return err
 	}
 	for _, d := range all {
-		if failed[d.looked] != nil {
+		if failed[d.looked] {
 			err = c.compareGroup(ctx, d.group, 0, false)
 		} else {
 			err = c.settleDoubt(ctx, d)
