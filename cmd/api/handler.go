@@ -13,6 +13,7 @@ import (
 	"ringmaster/events"
 	"ringmaster/pkg/bus"
 	"ringmaster/pkg/controller"
+	"ringmaster/pkg/gateway/ingest"
 	"ringmaster/pkg/health"
 	"ringmaster/pkg/httpapi"
 	"ringmaster/pkg/httpapi/influxproxy"
@@ -34,8 +35,9 @@ func (s *system) newHandler(token string, intake *controller.Intake) (*httpapi.E
 		Operations: shown{s.projection, s.disk}, Records: records{s.engine.Ledger},
 		Topology: s.atlas, Serving: s.session, Prober: probes, Flags: s.atlas, Workers: workers{s.engine.Leases},
 		Feed: progress.NewFeed(s.bus.Log(events.StreamEvents)), Results: s.results,
-		Checks: s.checks(),
-		Doctor: s.newDoctor(), Metrics: s.metrics(), AsyncAPI: events.AsyncAPI(), Auth: admin,
+		Checks:      s.checks(),
+		DeadLetters: &controller.DeadLetters{Ledger: s.engine.Ledger, Queue: s.engine.Queue, Writer: pointWriter{s.data.ingest}},
+		Doctor:      s.newDoctor(), Metrics: s.metrics(), AsyncAPI: events.AsyncAPI(), Auth: admin,
 		Draining: s.draining, Logger: s.logger,
 	})
 	if err != nil {
@@ -146,6 +148,18 @@ func (p prober) Backends(ctx context.Context) map[string]httpapi.BackendStatus {
 		}
 	}
 	return out
+}
+
+// pointWriter writes points again that were refused.
+type pointWriter struct{ ingest *ingest.Ingest }
+
+// WritePoints implements controller.PointWriter.
+func (w pointWriter) WritePoints(ctx context.Context, database, retentionPolicy string, lines []byte) error {
+	err := w.ingest.WritePoints(ctx, database, retentionPolicy, lines)
+	if refusal, ok := errors.AsType[*ingest.Refusal](err); ok {
+		return &operation.PointsRefusedError{Status: refusal.Status, Words: refusal.Message}
+	}
+	return err
 }
 
 // census gives the dialect of influx-proxy what has been counted.

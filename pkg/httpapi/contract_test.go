@@ -19,7 +19,7 @@ import (
 func whole(t testing.TB, cfg httpapi.Config, b *httpapitest.Backend) *httpapi.Engine {
 	t.Helper()
 	native, err := operations.New(operations.Deps{
-		Submitter: b, Controls: httpapitest.Controls{Backend: b}, Leases: b, Operations: httpapitest.Operations{Backend: b}, Records: httpapitest.Records{Backend: b},
+		Submitter: b, Controls: httpapitest.Controls{Backend: b}, Leases: b, DeadLetters: httpapitest.Letters{Backend: b}, Operations: httpapitest.Operations{Backend: b}, Records: httpapitest.Records{Backend: b},
 		Topology: b, Serving: b, Prober: b, Flags: b, Workers: b, Doctor: b, Feed: b, Results: b,
 		Metrics: textHandler("ringmaster_up 1\n"), AsyncAPI: events.AsyncAPI(),
 		Auth: httpapi.NewAdminAuth("token"), Now: httpapitest.Now,

@@ -67,6 +67,8 @@ func ProblemOf(err error, now time.Time) (Problem, bool) {
 		disk    *operation.DiskFullError
 		state   *operation.StateError
 		dated   *operation.OutdatedError
+		letter  *operation.LetterError
+		points  *operation.PointsRefusedError
 		tooBig  *http.MaxBytesError
 	)
 	switch {
@@ -89,6 +91,15 @@ func ProblemOf(err error, now time.Time) (Problem, bool) {
 		return Problem{Status: http.StatusInsufficientStorage, Code: "disk_full", Detail: disk.Error(), Hint: disk.Hint()}, true
 	case errors.As(err, &missing):
 		return Problem{Status: http.StatusNotImplemented, Code: "not_implemented", Detail: missing.Error()}, true
+	case errors.As(err, &letter):
+		return Problem{Status: http.StatusConflict, Code: "not_retriable", Detail: letter.Error(), Hint: "it stays where it is; DELETE /v1/dead-letters/{id} drops it"}, true
+	case errors.As(err, &points):
+		return pointsProblem(points), true
+	case errors.Is(err, operation.ErrNoLetter):
+		return Problem{
+			Status: http.StatusNotFound, Code: "no_such_dead_letter",
+			Detail: operation.ErrNoLetter.Error(), Hint: "GET /v1/dead-letters lists them",
+		}, true
 	case errors.Is(err, operation.ErrKeyReused):
 		return Problem{
 			Status: http.StatusUnprocessableEntity, Code: "idempotency_key_reused", Field: "Idempotency-Key",
@@ -119,6 +130,18 @@ func heldProblem(held *operation.ScopeHeldError, now time.Time) Problem {
 		OperationID: held.HolderID,
 		Holder:      holder,
 	}
+}
+
+// pointsProblem tells a refusal for good from one that may pass.
+func pointsProblem(refused *operation.PointsRefusedError) Problem {
+	p := Problem{
+		Status: http.StatusUnprocessableEntity, Code: "points_refused", Detail: refused.Error(),
+		Hint: "the letter is kept; mend what the refusal names, or drop the letter",
+	}
+	if refused.Status >= http.StatusInternalServerError {
+		p.Status, p.Code, p.Hint = http.StatusConflict, "points_not_stored", "the letter is kept; try it again later"
+	}
+	return p
 }
 
 // Unavailable is the answer when the records cannot be reached: what was asked

@@ -102,6 +102,12 @@ type Backend struct {
 	More       chan progress.FeedEvent
 	Messages   []progress.Message
 
+	// Dead are the dead letters; RetryErr is what retrying one returns. Asked says who
+	// has retried and dropped them.
+	Dead     []operation.DeadLetter
+	RetryErr error
+	Asked    []operation.Intent
+
 	// Written are the writes, their bodies read; WriteErr is what each returns.
 	Written  []Written
 	WriteErr error

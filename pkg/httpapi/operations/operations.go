@@ -122,10 +122,12 @@ type Deps struct {
 	// Flags are shown with the topology; nil means that nobody can set any.
 	Flags   Flags
 	Workers Workers
-	Feed    Feed
-	Results ResultLog
-	Checks  []Check
-	Doctor  Doctor
+	// DeadLetters are what could not be carried out.
+	DeadLetters DeadLetters
+	Feed        Feed
+	Results     ResultLog
+	Checks      []Check
+	Doctor      Doctor
 	// Metrics serves /metrics.
 	Metrics http.Handler
 	// AsyncAPI is the contract of the messages, in YAML.
@@ -207,6 +209,10 @@ func (rm *room) register(r gin.IRouter) {
 	v1.GET("/leases", httpapi.NoQuery, rm.leases)
 	v1.POST("/leases/:key/break", httpapi.NoQuery, rm.breakLease)
 	v1.GET("/doctor", httpapi.NoQuery, rm.doctor)
+	v1.GET("/dead-letters", rm.listLetters)
+	v1.GET("/dead-letters/:id", httpapi.NoQuery, rm.letter)
+	v1.POST("/dead-letters/:id/retry", httpapi.NoQuery, rm.retryLetter)
+	v1.DELETE("/dead-letters/:id", rm.dropLetter)
 	v1.GET("/feed", rm.feed)
 	v1.GET("/events/results", httpapi.NoQuery, rm.results)
 	v1.GET("/events/results/:counter", httpapi.NoQuery, rm.results)

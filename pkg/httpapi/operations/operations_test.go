@@ -40,7 +40,7 @@ func serve(t *testing.T, b *httpapitest.Backend, change ...func(*operations.Deps
 func newEngine(t *testing.T, b *httpapitest.Backend, change ...func(*operations.Deps)) *httpapi.Engine {
 	t.Helper()
 	d := operations.Deps{
-		Submitter: b, Controls: httpapitest.Controls{Backend: b}, Leases: b, Operations: httpapitest.Operations{Backend: b}, Records: httpapitest.Records{Backend: b},
+		Submitter: b, Controls: httpapitest.Controls{Backend: b}, Leases: b, DeadLetters: httpapitest.Letters{Backend: b}, Operations: httpapitest.Operations{Backend: b}, Records: httpapitest.Records{Backend: b},
 		Topology: b, Serving: b, Prober: b, Flags: b, Workers: b, Doctor: b, Feed: b, Results: b,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
