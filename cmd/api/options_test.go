@@ -130,11 +130,11 @@ func TestEveryMistakeIsNamed(t *testing.T) {
 		}},
 		{"all flags", []string{
 			"-config", good, "-listen", "7076", "-nats-listen", "x", "-nats", "http://n", "-slots", "2000", "-prefix", "p?", "-lease", "1ms",
-			"-stalled", "1ms", "-error-limit", "1ms", "-webhook", "ftp://hunter2", "-hint-bytes", "1", "-hint-age", "1s", "-write-memory", "1", "-query-time", "1us", "-query-points", "-1", "-query-bytes", "-1",
+			"-stalled", "1ms", "-error-limit", "1ms", "-webhook", "ftp://hunter2", "-hint-bytes", "1", "-hint-age", "1s", "-history-age", "1s", "-history-bytes", "9", "-write-memory", "1", "-query-time", "1us", "-query-points", "-1", "-query-bytes", "-1",
 			"-patience", "-1s", "-backend-timeout", "-1s", "-archive", "s3://x", "-key-file", "/none/key", "stray",
 		}, []string{
 			"stray", "-slots", "-listen", "-nats-listen", "-nats", "-prefix", "-lease", "-patience", "-backend-timeout", "-archive", "-key-file",
-			"-stalled 1ms", "-error-limit 1ms", "-webhook: it is not an http or https address", "-hint-bytes", "-hint-age", "-write-memory", "-query-time", "-query-points", "-query-bytes",
+			"-stalled 1ms", "-error-limit 1ms", "-webhook: it is not an http or https address", "-hint-bytes", "-hint-age", "-history-age", "-history-bytes", "-write-memory", "-query-time", "-query-points", "-query-bytes",
 		}},
 		{"durations that would never do", []string{"-config", good, "-lease", "0", "-patience", "999ms", "-backend-timeout", "1ms"}, []string{"-lease 0s", "-patience 999ms", "-backend-timeout 1ms"}},
 		{"NATS off loopback", []string{"-config", good, "-nats-listen", "0.0.0.0:4222"}, []string{"-nats-listen: \"0.0.0.0:4222\" is off loopback, which needs TLS"}},
@@ -231,4 +231,26 @@ func TestCheckPrintsWhatItFound(t *testing.T) {
 	_, err = parseOptions([]string{"-version", "-config", file}, nil, &out)
 	require.ErrorIs(t, err, program.ErrDone)
 	require.Contains(t, out.String(), "ringmaster api ")
+}
+
+// The bounds of the history: file < environment < flag.
+func TestBoundsOfTheHistory(t *testing.T) {
+	t.Parallel()
+	file := write(t, "own.yaml", "circles: [{name: c, backends: [{name: a, url: 'http://a:1'}]}]\nhistory: {days: 30, bytes: 2097152}\n")
+	plain := write(t, "plain.yaml", "circles: [{name: c, backends: [{name: a, url: 'http://a:1'}]}]\n")
+	for _, example := range []struct {
+		args, environ []string
+		age           time.Duration
+		bytes         int64
+	}{
+		{[]string{"-config", plain}, nil, 0, 0}, // the defaults of whoever keeps it
+		{[]string{"-config", file}, nil, 30 * 24 * time.Hour, 2 << 20},
+		{[]string{"-config", file}, []string{"RINGMASTER_HISTORY_AGE=48h", "RINGMASTER_HISTORY_BYTES=3145728"}, 48 * time.Hour, 3 << 20},
+		{[]string{"-config", file, "-history-age", "72h"}, []string{"RINGMASTER_HISTORY_AGE=48h"}, 72 * time.Hour, 2 << 20},
+	} {
+		o, err := parseOptions(example.args, example.environ, &bytes.Buffer{})
+		require.NoError(t, err)
+		require.Equal(t, example.age, o.historyAge, "%v", example)
+		require.Equal(t, example.bytes, o.historyBytes, "%v", example)
+	}
 }

@@ -396,3 +396,21 @@ func TestSamples(t *testing.T) {
 		}
 	}
 }
+
+func TestHistory(t *testing.T) {
+	t.Parallel()
+	const circles = `"circles":[{"name":"c","backends":[{"name":"a","url":"http://a:1"}]}]`
+	c, err := topology.Parse("c.json", []byte(`{`+circles+`,"history":{"days":7,"bytes":1048576}}`))
+	require.NoError(t, err)
+	require.Equal(t, topology.History{Age: 7 * 24 * time.Hour, Bytes: 1 << 20}, c.History)
+	c, err = topology.Parse("c.json", []byte(`{`+circles+`}`))
+	require.NoError(t, err)
+	require.Zero(t, c.History)
+	for wrong, field := range map[string]string{
+		`{"days":-1}`: "history.days", `{"days":1.5}`: "history.days", `{"days":100000}`: "history.days",
+		`{"bytes":1000}`: "history.bytes", `{"bytes":"1G"}`: "history.bytes", `{"age":"90d"}`: "history.age", `"90d"`: "history",
+	} {
+		_, err := topology.Parse("c.json", []byte(`{`+circles+`,"history":`+wrong+`}`))
+		require.ErrorContains(t, err, field, wrong)
+	}
+}
