@@ -12,25 +12,25 @@ import (
 
 func TestParseVerify(t *testing.T) {
 	t.Parallel()
-	for raw, field := range map[string]string{
-		`{}`:                                     "circle_id",
-		`{"circle_id":null}`:                     "circle_id",
-		`{"circle_id":-1}`:                       "circle_id",
-		`{"circle_id":0,"against_circle_id":-1}`: "against_circle_id",
-		`{"circle_id":0,"depth":"deep"}`:         "depth",
-		`{"circle_id":0,"repair":true}`:          "repair_from",
-		`{"circle_id":0,"repair_from":"circle"}`: "repair_from",
-		`{"circle_id":0,"repair":false,"repair_from":"against"}`:           "repair_from",
-		`{"circle_id":0,"repair":true,"repair_from":"left"}`:               "repair_from",
-		`{"circle_id":0,"since_seconds":1,"since":"2026-01-01T00:00:00Z"}`: "since",
-		`{"circle_id":0,"databases":[""]}`:                                 "databases[0]",
-		`{"circle_id":0,"colour":1}`:                                       "colour",
-		`{"circle_id":0,"workers":-1}`:                                     "workers",
+	for _, c := range []struct{ raw, field string }{
+		{`{}`, "circle_id"},
+		{`{"circle_id":null}`, "circle_id"},
+		{`{"circle_id":-1}`, "circle_id"},
+		{`{"circle_id":0,"against_circle_id":-1}`, "against_circle_id"},
+		{`{"circle_id":0,"depth":"deep"}`, "depth"},
+		{`{"circle_id":0,"repair":true}`, "repair_from"},
+		{`{"circle_id":0,"repair_from":"circle"}`, "repair_from"},
+		{`{"circle_id":0,"repair":false,"repair_from":"against"}`, "repair_from"},
+		{`{"circle_id":0,"repair":true,"repair_from":"left"}`, "repair_from"},
+		{`{"circle_id":0,"since_seconds":1,"since":"2026-01-01T00:00:00Z"}`, "since"},
+		{`{"circle_id":0,"databases":[""]}`, "databases[0]"},
+		{`{"circle_id":0,"colour":1}`, "colour"},
+		{`{"circle_id":0,"workers":-1}`, "workers"},
 	} {
-		_, err := operation.ParseVerify(json.RawMessage(raw))
+		_, err := operation.ParseVerify(json.RawMessage(c.raw))
 		var invalid *operation.InvalidError
-		require.ErrorAs(t, err, &invalid, raw)
-		require.Equal(t, field, invalid.Field, raw)
+		require.ErrorAs(t, err, &invalid, c.raw)
+		require.Equal(t, c.field, invalid.Field, c.raw)
 		require.NotEmpty(t, invalid.Hint)
 	}
 	p, err := operation.ParseVerify(json.RawMessage(`{"circle_id":2,"since_seconds":60}`))
