@@ -15,6 +15,11 @@ const codeWrittenSince = "written_since"
 // judgeDropped tries to reach a verdict on the units of a group, all of one
 // database, by counting them at both ends.
 func (t *transfer) judgeDropped(ctx context.Context, group []int, of *operation.Task, v *judgement) error {
+	// What was given to other tasks is judged with them.
+	group = slices.DeleteFunc(slices.Clone(group), func(i int) bool { return t.evidence[i].State == operation.SliceHandedOver })
+	if len(group) == 0 {
+		return nil
+	}
 	left, err := t.leftAt(ctx, group)
 	if err != nil {
 		return err

@@ -100,10 +100,11 @@ func (p *proof) live() (all []operation.Slice, of []*unitPart) {
 }
 
 // proveGroup proves the units of a group. A group that cannot be read is proven
-// unit by unit; a unit that cannot be is kept.
+// unit by unit; a unit that cannot be is kept, and one that is too slow goes to
+// another task in halves, without a proof of its own.
 func (d *dropper) proveGroup(ctx context.Context, group []int, limit time.Duration) ([]*proof, error) {
 	var found []*proof
-	err := d.patiently(ctx, "proving that "+d.destination.URL()+" holds what "+d.source.URL()+" has", limit, func(ctx context.Context) (err error) {
+	err := d.timely(ctx, "proving that "+d.destination.URL()+" holds what "+d.source.URL()+" has", limit, group, func(ctx context.Context) (err error) {
 		found, err = d.proveUnits(ctx, group, false)
 		return err
 	})
@@ -122,6 +123,14 @@ func (d *dropper) proveGroup(ctx context.Context, group []int, limit time.Durati
 			found = append(found, one...)
 		}
 		return found, nil
+	}
+	if slow, ok := errors.AsType[*slowError](err); ok {
+		// All policies of a unit are deleted together, so it is cut by time alone.
+		unit := &d.slices[group[0]]
+		if parts := d.halvesByTime(unit); len(parts) > 1 {
+			return nil, d.giveAway(ctx, group[0], [][]operation.Slice{parts})
+		}
+		err = d.atFloor(slow, unit)
 	}
 	return []*proof{{index: group[0], unit: d.slices[group[0]], why: keptBecause(err)}}, nil
 }

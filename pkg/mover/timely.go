@@ -182,21 +182,27 @@ func (t *transfer) halve(ctx context.Context, i int, slow *slowError) error {
 // halves cuts a slice in two: by how its points lie if that is told in time, else by
 // time. At the floor it returns the slice itself.
 func (t *transfer) halves(ctx context.Context, s *operation.Slice) []operation.Slice {
-	whole := []operation.Slice{*s}
 	if s.Halved >= maxHalvings {
-		return whole
+		return []operation.Slice{*s}
 	}
 	at, ok, few := t.middle(ctx, s)
 	switch {
 	case few:
-		return whole
+		return []operation.Slice{*s}
 	case !ok:
-		if windowOf(s) < 2*uint64(t.FloorWindow) {
-			return whole
-		}
-		at = s.Split(2)[1].From
+		return t.halvesByTime(s)
+	default:
+		return cutAt(*s, at)
 	}
-	return cutAt(*s, at)
+}
+
+// halvesByTime cuts a slice in two of equal time; at the floor it returns the slice
+// itself.
+func (t *transfer) halvesByTime(s *operation.Slice) []operation.Slice {
+	if s.Halved >= maxHalvings || windowOf(s) < 2*uint64(t.FloorWindow) {
+		return []operation.Slice{*s}
+	}
+	return cutAt(*s, s.Split(2)[1].From)
 }
 
 // cutAt cuts a slice at a time that lies inside its window.

@@ -173,3 +173,38 @@ func TestTheFloorOfHalving(t *testing.T) {
 		})
 	}
 }
+
+// TestUnitsThatTimeOutAreHalved: a clear that cannot prove a window in time proves and
+// drops its halves, each by itself.
+func TestUnitsThatTimeOutAreHalved(t *testing.T) {
+	t.Parallel()
+	c := newClearEnv(t)
+	c.both("CREATE DATABASE db", "", lines("slow", 5, 100, start, int64(time.Hour)))
+	c.both("", "", lines("quick", 5, 10, start, int64(time.Minute)))
+	slowly(c.env)
+	_, destination := gated(t, c.env)
+	destination.on(tooWide("slow", 50*time.Hour))
+	c.store(operation.Task{ID: "d", Kind: operation.KindClear, Phase: operation.PhaseDrop, Round: 1, Source: c.from, Destination: c.to, Slices: c.units(), State: operation.TaskWaiting})
+	m, r := c.mover(), result{rounds: 1}
+	c.runPhase(m, operation.PhaseDrop, &r)
+	require.Empty(t, r.failed)
+	var dropped int64
+	tasks := c.tasksOf(operation.PhaseDrop, 1)
+	require.Greater(t, len(tasks), 1)
+	for _, task := range tasks {
+		dropped += task.Points.Dropped
+		c.store(operation.Task{
+			ID: "v-" + task.ID, Of: task.ID, Kind: operation.KindClear, Phase: operation.PhaseVerify, Round: 1,
+			Source: c.from, Destination: c.to, State: operation.TaskWaiting,
+		})
+	}
+	require.EqualValues(t, 550, dropped)
+	destination.on(nil)
+	c.runPhase(m, operation.PhaseVerify, &r)
+	require.Empty(t, r.failed)
+	report := c.env.report(1)
+	require.True(t, report.Equal, "%+v", report)
+	require.EqualValues(t, 550, report.Dropped.Points)
+	require.Empty(t, dump(t, c.source.URL(), "db"))
+	require.Len(t, dump(t, c.destination.URL(), "db"), 550)
+}
