@@ -17,14 +17,9 @@ import (
 // less is asked for at once: first single slices, then halves of them.
 const maxTimeouts = 2
 
-// The floor, besides Config.FloorWindow: what is not cut any further. Of points only
-// those count that have been counted, since an estimate may be what is wrong.
-const (
-	floorPoints = 1000
-	// maxHalvings bounds how often one slice is halved: a window of 30 years comes
-	// to the floor before.
-	maxHalvings = 32
-)
+// maxHalvings bounds how often one slice is halved: a window of 30 years comes to the
+// floor before.
+const maxHalvings = 32
 
 // lookTime is how long finding out how the points of a slice lie may take before it
 // is cut by time alone: that, too, is asked of a server that is slow.
@@ -47,8 +42,8 @@ func (e *slowError) Error() string {
 // atFloor is the failure of a slice that is not cut any further.
 func (t *transfer) atFloor(slow *slowError, s *operation.Slice) *operation.Error {
 	return &operation.Error{Code: codeTimedOut, Detail: operation.Clip(fmt.Sprintf(
-		"%v; a window of %v, after %d halvings, is not cut any further (the floor is %v, or %d points); %s",
-		slow, time.Duration(min(windowOf(s), math.MaxInt64)), s.Halved, t.FloorWindow, floorPoints,
+		"%v; a window of %v, after %d halvings, is not cut any further (the floor is %v); %s",
+		slow, time.Duration(min(windowOf(s), math.MaxInt64)), s.Halved, t.FloorWindow,
 		operation.PersonMustAct("find out why the backend is so slow there, or allow it more time (-backend-timeout), and start the operation again: what is copied stays copied")))}
 }
 
@@ -179,21 +174,19 @@ func (t *transfer) halve(ctx context.Context, i int, slow *slowError) error {
 	return t.giveAway(ctx, i, [][]operation.Slice{parts})
 }
 
-// halves cuts a slice in two: by how its points lie if that is told in time, else by
-// time. At the floor it returns the slice itself.
+// halves cuts a slice in two, in turn by time and by how its points lie, if that is
+// told in time: nobody knows which of the two takes the backend so long. At the floor
+// it returns the slice itself.
 func (t *transfer) halves(ctx context.Context, s *operation.Slice) []operation.Slice {
-	if s.Halved >= maxHalvings {
+	if s.Halved >= maxHalvings || windowOf(s) < 2*uint64(t.FloorWindow) {
 		return []operation.Slice{*s}
 	}
-	at, ok, few := t.middle(ctx, s)
-	switch {
-	case few:
-		return []operation.Slice{*s}
-	case !ok:
-		return t.halvesByTime(s)
-	default:
-		return cutAt(*s, at)
+	if s.Halved%2 == 1 {
+		if at, ok := t.middle(ctx, s); ok {
+			return cutAt(*s, at)
+		}
 	}
+	return t.halvesByTime(s)
 }
 
 // halvesByTime cuts a slice in two of equal time; at the floor it returns the slice
@@ -217,9 +210,8 @@ func cutAt(s operation.Slice, at int64) []operation.Slice {
 }
 
 // middle finds the time that has half of a slice's points before it, if that can be
-// found out soon. few says that the points, as counted, or the time between them are
-// so few that it is not to be cut.
-func (t *transfer) middle(ctx context.Context, s *operation.Slice) (at int64, ok, few bool) {
+// found out soon.
+func (t *transfer) middle(ctx context.Context, s *operation.Slice) (at int64, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
 	sel := selection(s)
@@ -227,50 +219,48 @@ func (t *transfer) middle(ctx context.Context, s *operation.Slice) (at int64, ok
 	t.job.Alive()
 	if err != nil || extents[0].Empty {
 		// The destination may have points where the source has none.
-		return 0, false, false
+		return 0, false
 	}
 	first, last := extents[0].First, extents[0].Last
 	if uint64(last)-uint64(first) < uint64(t.FloorWindow) {
-		return 0, false, t.fewThere(ctx, sel)
+		return beside(s, first, last)
 	}
 	width := histogramWidth(first, last)
 	sel.Window = influx.Window{From: first, To: last, Last: true}
 	buckets, err := t.source.Histogram(ctx, sel, width)
 	t.job.Alive()
 	if err != nil {
-		return first + int64((uint64(last)-uint64(first))/2) + 1, true, false
+		buckets = nil
 	}
-	at, ok, few = median(first, last, buckets)
-	if few {
-		sel.Window = selection(s).Window
-		few = t.fewThere(ctx, sel)
-	}
-	return at, ok, few
+	return median(first, last, buckets), true
 }
 
-// fewThere reports whether the destination, too, has no more than a few points of a
-// slice: the source may be what is compared quickly.
-func (t *transfer) fewThere(ctx context.Context, sel influx.Selection) bool {
-	n, err := t.destination.Totals(ctx, []influx.Selection{sel})
-	t.job.Alive()
-	return err == nil && n[0] < floorPoints
+// beside finds a time that parts the points of a slice, which lie so close together
+// that they are not to be parted themselves, from a window without any.
+func beside(s *operation.Slice, first, last int64) (at int64, ok bool) {
+	switch {
+	case first > s.From:
+		return first, true
+	case last < s.To-1:
+		return last + 1, true
+	default:
+		return 0, false
+	}
 }
 
-// median is middle for points of which the buckets tell how they lie.
-func median(first, last int64, buckets []influx.Bucket) (at int64, ok, few bool) {
+// median is a time between the first and the last point that has half of the points
+// before it, as far as the buckets tell.
+func median(first, last int64, buckets []influx.Bucket) int64 {
 	var all, before int64
 	for _, b := range buckets {
 		all += b.Rows
 	}
-	if all < floorPoints {
-		return 0, false, true
-	}
 	for _, b := range buckets {
 		// Both halves have a point: the first one has the first, the second the last.
 		if 2*before >= all && b.From > first && b.From <= last {
-			return b.From, true, false
+			return b.From
 		}
 		before += b.Rows
 	}
-	return first + int64((uint64(last)-uint64(first))/2) + 1, true, false
+	return first + int64((uint64(last)-uint64(first))/2) + 1
 }
