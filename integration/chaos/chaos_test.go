@@ -98,6 +98,12 @@ func TestChaos(t *testing.T) {
 	operator.finish()
 	operator.succeed(operator.rebalance())
 	operator.succeed(operation.KindResync, map[string]any{})
+	// What is left over when the circle has grown is removed, while clients write.
+	for _, third := range []bool{false, true} {
+		operator.change(third)
+	}
+	operator.succeed(operation.KindClear, map[string]any{"circle_id": 0})
+	require.Positive(t, s.witness.deletions, "the witness has seen deletions")
 	s.goesOn()
 	stopContending()
 	s.requireClean()

@@ -123,6 +123,53 @@ func (o *operator) reconfigure(third bool) {
 	}
 }
 
+// change changes the first circle and waits until everything has moved.
+func (o *operator) change(third bool) {
+	o.reconfigure(third)
+	want := 2
+	if third {
+		want = 3
+	}
+	o.site.eventually(time.Minute, "the change of the circle is known", func() error {
+		backends, step, err := o.circle()
+		if err == nil && backends != want {
+			err = fmt.Errorf("it has %d backends and is at step %q", backends, step)
+		}
+		return err
+	})
+	o.succeed(o.rebalance())
+	o.site.eventually(time.Minute, "the change of the circle is over", func() error {
+		_, step, err := o.circle()
+		if err == nil && step != "" {
+			err = fmt.Errorf("it is at step %q", step)
+		}
+		return err
+	})
+}
+
+// circle asks how many backends the first circle has, and for the step at which its
+// transition is.
+func (o *operator) circle() (backends int, step string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	var shown struct {
+		Circles []struct {
+			Transition *struct{ Step string }
+			Backends   []struct{ URL string }
+		}
+	}
+	if err := o.client().Get(ctx, "/v1/topology", &shown); err != nil {
+		return 0, "", err
+	}
+	if len(shown.Circles) == 0 {
+		return 0, "", fmt.Errorf("there are no circles")
+	}
+	if t := shown.Circles[0].Transition; t != nil {
+		step = t.Step
+	}
+	return len(shown.Circles[0].Backends), step, nil
+}
+
 // open are the operations that have not ended, as far as that can be asked.
 func (o *operator) open() (all []operation.Operation) {
 	for _, id := range o.ids {

@@ -171,7 +171,7 @@ func (s *site) addGateway(ctx context.Context, bin string, i int) {
 	c.Settings = map[string]any{"check_interval": 1}
 	g := &gateway{process: &process{name: fmt.Sprint("api ", i)}, cluster: c}
 	require.NoError(s.t, c.WriteCircles(s.circles(true)...))
-	args := append(s.own(g.process, "api"), "-slots", "0", "-lease", lease, "-patience", "30s", "-backend-timeout", "3s")
+	args := append(s.own(g.process, "api"), "-accept-config", "-slots", "0", "-lease", lease, "-patience", "30s", "-backend-timeout", "3s")
 	if i > 0 {
 		args = append(args, "-key-file", filepath.Join(s.gateways[0].cluster.DataDir(), "key"))
 	}

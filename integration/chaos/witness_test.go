@@ -50,7 +50,7 @@ func (w *witness) all() []string {
 	return slices.Clone(w.seen)
 }
 
-var deletes = regexp.MustCompile(`DELETE FROM "?([^" ]+)"? WHERE time >= (-?\d+) AND time <= (-?\d+)`)
+var deletes = regexp.MustCompile(`DELETE FROM "?([^" ]+)"? WHERE time >= (-?\d+) AND time <=? (-?\d+)`)
 
 // deletion looks, before it is carried out, whether another backend of the circle holds
 // all that is to be deleted, or what was written over it.
