@@ -1,12 +1,9 @@
 package integration_test
 
 import (
-	"bytes"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -18,95 +15,12 @@ import (
 	"ringmaster/pkg/operation"
 )
 
-// flow counts the points that a backend has stored, with the time of each batch.
-type flow struct {
-	mu      sync.Mutex
-	batches []stored
-	// writing is how many writes are under way, most how many at one time.
-	writing, most int
-}
-
-type stored struct {
-	at     time.Time
-	points int
-}
-
-// through counts what goes through a proxy.
-func (f *flow) through(p *harness.Proxy) {
-	p.Handle(func(w http.ResponseWriter, r *http.Request) {
-		if !harness.IsWrite(r) {
-			p.Forward(w, r)
-			return
-		}
-		stored := f.begin(r)
-		p.Forward(w, r)
-		stored()
-	})
-}
-
-// begin reads a write, and returns what counts it when it has been stored.
-func (f *flow) begin(r *http.Request) (done func()) {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		harness.Hangup()
-	}
-	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.writing++
-	f.most = max(f.most, f.writing)
-	return func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.writing--
-		f.batches = append(f.batches, stored{time.Now(), bytes.Count(body, []byte{'\n'})})
-	}
-}
-
-// between counts the points stored in a time.
-func (f *flow) between(from, to time.Time) int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	n := 0
-	for _, b := range f.batches {
-		if b.at.After(from) && !b.at.After(to) {
-			n += b.points
-		}
-	}
-	return n
-}
-
-// total is how many points were stored so far.
-func (f *flow) total() int { return f.between(time.Time{}, time.Now()) }
-
-// largest is the largest batch stored after a time.
-func (f *flow) largest(after time.Time) int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	n := 0
-	for _, b := range f.batches {
-		if b.at.After(after) {
-			n = max(n, b.points)
-		}
-	}
-	return n
-}
-
-// measure waits for a while and returns the points per second in it.
-func (f *flow) measure(d time.Duration) float64 {
-	from := time.Now()
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	to := <-timer.C
-	return float64(f.between(from, to)) / to.Sub(from).Seconds()
-}
-
 // limitSite is two circles, the second of which is to be filled through a proxy that
 // counts what is stored.
 type limitSite struct {
 	*circleSite
 
-	flow flow
+	flow harness.Flow
 	sink *harness.Proxy
 }
 
@@ -114,7 +28,7 @@ func newLimitSite(t *testing.T, measurements, points int) *limitSite {
 	t.Helper()
 	s := &limitSite{circleSite: newCircleSite(t, 1, 1)}
 	s.sink = s.proxy(1, 0)
-	s.flow.through(s.sink)
+	s.flow.Through(s.sink)
 	s.members[0][0].fill("d", measurements, points)
 	return s
 }
@@ -127,6 +41,14 @@ func (s *limitSite) recover(limits map[string]any) string {
 	})
 	require.NoError(s.t, err)
 	return op.ID
+}
+
+// measure waits for a while and returns the points per second in it.
+func (s *limitSite) measure(d time.Duration) float64 {
+	s.t.Helper()
+	rate, err := s.flow.Measure(s.context(), d)
+	require.NoError(s.t, err)
+	return rate
 }
 
 // limit changes the limits of an operation.
@@ -155,8 +77,8 @@ func TestALimitHoldsForAllWorkersTogether(t *testing.T) {
 		s.startWorker("-slots", "2")
 	}
 	id := s.recover(map[string]any{"points_per_second": 10_000})
-	s.wait(id, func(*operation.Operation) bool { return s.flow.total() > 10_000 })
-	rate := s.flow.measure(4 * time.Second)
+	s.wait(id, func(*operation.Operation) bool { return s.flow.Total() > 10_000 })
+	rate := s.measure(4 * time.Second)
 	t.Logf("10,000: %.0f", rate)
 	require.InEpsilon(t, 10_000, rate, 0.05)
 	s.wait(id, waits("limit", func(w *operation.Wait) bool {
@@ -165,18 +87,18 @@ func TestALimitHoldsForAllWorkersTogether(t *testing.T) {
 
 	s.limit(id, `{"points_per_second": 25000, "reason": "the night is long"}`)
 	changed := time.Now()
-	s.flow.measure(200 * time.Millisecond)
-	require.InEpsilon(t, 25_000, s.flow.measure(2*time.Second), 0.08)
-	require.LessOrEqual(t, s.flow.largest(changed), 2_500, "a batch holds a tenth of a second")
+	s.measure(200 * time.Millisecond)
+	require.InEpsilon(t, 25_000, s.measure(2*time.Second), 0.08)
+	require.LessOrEqual(t, s.flow.Largest(changed), 2_500, "a batch holds a tenth of a second")
 
 	s.limit(id, `{"points_per_second": 2000}`)
-	s.flow.measure(300 * time.Millisecond)
-	require.InDelta(t, 2_000, s.flow.measure(2*time.Second), 400)
+	s.measure(300 * time.Millisecond)
+	require.InDelta(t, 2_000, s.measure(2*time.Second), 400)
 
-	before := s.flow.total()
+	before := s.flow.Total()
 	s.limit(id, `{"points_per_second": null}`)
 	lifted := time.Now()
-	s.wait(id, func(*operation.Operation) bool { return s.flow.total() > before+60_000 || s.flow.total() >= 12*rows })
+	s.wait(id, func(*operation.Operation) bool { return s.flow.Total() > before+60_000 || s.flow.Total() >= 12*rows })
 	require.Less(t, time.Since(lifted), 20*time.Second, "at 2000 points a second it would have been half a minute")
 	report := s.complete(id)
 	require.True(t, report.Equal)
@@ -209,9 +131,9 @@ func TestALimitOnSlotsHoldsForAllWorkersTogether(t *testing.T) {
 	s.wait(id, waits("slots", func(w *operation.Wait) bool { return w.Measured == "1/1 used" && w.Backend != "" }))
 	s.wait(id, func(*operation.Operation) bool {
 		require.LessOrEqual(t, s.running(id), 1)
-		return s.flow.total() > 15_000
+		return s.flow.Total() > 15_000
 	})
-	require.LessOrEqual(t, s.flow.most, 2, "a task has two batches under way")
+	require.LessOrEqual(t, s.flow.Most(), 2, "a task has two batches under way")
 	s.limit(id, `{"slots_per_backend": 3}`)
 	s.wait(id, func(*operation.Operation) bool { return s.running(id) == 3 })
 	s.limit(id, `{"slots_per_backend": 2}`)
@@ -243,16 +165,16 @@ func TestTheConfigurationLimitsBackends(t *testing.T) {
 	s.startWorker("-slots", "2")
 	s.startWorker("-slots", "2")
 	id := s.recover(nil)
-	s.wait(id, func(*operation.Operation) bool { return s.flow.total() > 5_000 })
-	require.InEpsilon(t, 5_000, s.flow.measure(2*time.Second), 0.08)
+	s.wait(id, func(*operation.Operation) bool { return s.flow.Total() > 5_000 })
+	require.InEpsilon(t, 5_000, s.measure(2*time.Second), 0.08)
 	s.wait(id, waits("limit", func(w *operation.Wait) bool {
 		return w.Backend != "" && strings.Contains(w.Limit, "5,000 points/s for this backend")
 	}))
 	s.Settings = map[string]any{"limits": map[string]any{"points_per_second": 15_000}}
 	s.configure()
 	require.NoError(t, s.API.Signal(syscall.SIGHUP))
-	s.flow.measure(time.Second)
-	require.InEpsilon(t, 15_000, s.flow.measure(2*time.Second), 0.1)
+	s.measure(time.Second)
+	require.InEpsilon(t, 15_000, s.measure(2*time.Second), 0.1)
 	s.Settings = nil
 	s.configure()
 	require.NoError(t, s.API.Signal(syscall.SIGHUP))
@@ -277,14 +199,14 @@ func TestGrantingIsTakenOver(t *testing.T) {
 	s.startWorker("-slots", "2")
 	s.startWorker("-slots", "2")
 	id := s.recover(map[string]any{"points_per_second": 5_000})
-	s.wait(id, func(*operation.Operation) bool { return s.flow.total() > 5_000 })
+	s.wait(id, func(*operation.Operation) bool { return s.flow.Total() > 5_000 })
 	s.API.Kill()
 	killed := time.Now()
 	s.Client = peer.Client
 	s.wait(id, waits("limit", func(w *operation.Wait) bool { return w.Measured == "no process grants" }))
-	s.wait(id, func(*operation.Operation) bool { return s.flow.between(killed.Add(time.Second), time.Now()) > 2_000 })
+	s.wait(id, func(*operation.Operation) bool { return s.flow.Between(killed.Add(time.Second), time.Now()) > 2_000 })
 	require.Less(t, time.Since(killed), 30*time.Second)
-	require.InEpsilon(t, 5_000, s.flow.measure(2*time.Second), 0.1)
+	require.InEpsilon(t, 5_000, s.measure(2*time.Second), 0.1)
 	s.limit(id, `{"points_per_second": null}`)
 	require.True(t, s.complete(id).Equal)
 }
@@ -308,8 +230,8 @@ func TestWorkersBackOffFromABackendThatSuffers(t *testing.T) {
 	suffering.Store(true)
 	s.sink.Handle(func(w http.ResponseWriter, r *http.Request) {
 		if harness.IsWrite(r) {
-			defer s.flow.begin(r)()
-			if suffering.Load() && s.flow.total() > 120_000 {
+			defer s.flow.Begin(r)()
+			if suffering.Load() && s.flow.Total() > 120_000 {
 				select {
 				case <-time.After(1500 * time.Millisecond):
 				case <-r.Context().Done():

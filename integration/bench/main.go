@@ -93,6 +93,8 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 			err = b.million(*many)
 		case partPollers:
 			err = b.pollers(usual)
+		case partLimit:
+			err = b.limit(usual)
 		case partWrite:
 			err = b.write()
 		case partLines:
@@ -125,6 +127,7 @@ const (
 	partWorkers   = "workers"
 	partMillion   = "million"
 	partPollers   = "pollers"
+	partLimit     = "limit"
 	// Those of the data plane.
 	partWrite     = "write"
 	partLines     = "lines"
@@ -138,7 +141,7 @@ const (
 func parts() []string {
 	return []string{
 		partRebalance, partLarge, partRecovery, partResync, partClear, partPlanning,
-		partOverhead, partWorkers, partMillion, partPollers,
+		partOverhead, partWorkers, partMillion, partPollers, partLimit,
 		partWrite, partLines, partConflicts, partQuery, partDown, partIdle,
 	}
 }

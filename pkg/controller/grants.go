@@ -114,7 +114,7 @@ func (g *Grantor) answer(ctx context.Context, table *pace.Table, question []byte
 	}
 	reading, done := context.WithTimeout(ctx, grantTimeout)
 	defer done()
-	by, err := g.Book.Applied(reading, &ask.Work)
+	by, err := g.Book.AppliedNow(reading, &ask.Work)
 	if err != nil {
 		if ctx.Err() == nil {
 			g.Logger.WarnContext(ctx, "reading limits", "operation", ask.Work.OperationID, "error", err)

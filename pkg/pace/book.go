@@ -50,6 +50,7 @@ type entry struct {
 	limits   operation.Limits
 	revision uint64
 	asked    time.Time
+	read     time.Time
 }
 
 // NewBook returns a book that knows nothing yet. A nil clock is the real one.
@@ -162,6 +163,7 @@ func (b *Book) note(id string, limits operation.Limits, revision uint64) {
 		known = &entry{asked: b.now()}
 		b.operations[id] = known
 	}
+	known.read = b.now()
 	if revision >= known.revision {
 		known.limits, known.revision = limits, revision
 	}
@@ -207,6 +209,36 @@ func (b *Book) Applied(ctx context.Context, w *Work) (Applied, error) {
 	}
 	known.asked = now
 	return b.applied(known, w), nil
+}
+
+// rereadSoon is how old what the book says may be when somebody else says otherwise.
+const rereadSoon = 50 * time.Millisecond
+
+// AppliedNow is Applied for when somebody else has seen a limit: if the book knows of
+// none, it looks again.
+func (b *Book) AppliedNow(ctx context.Context, w *Work) (Applied, error) {
+	by, err := b.Applied(ctx, w)
+	if err != nil || !by.None() {
+		return by, err
+	}
+	now := b.now()
+	b.mu.Lock()
+	known := b.operations[w.OperationID]
+	fresh := known == nil || now.Sub(known.read) < rereadSoon
+	if known != nil {
+		known.read = now
+	}
+	b.mu.Unlock()
+	if fresh {
+		return by, nil
+	}
+	if err := b.readBackends(ctx); err != nil {
+		return Applied{}, err
+	}
+	if err := b.readOperation(ctx, w.OperationID); err != nil {
+		return Applied{}, err
+	}
+	return b.Applied(ctx, w)
 }
 
 func (b *Book) applied(e *entry, w *Work) Applied {

@@ -10,6 +10,11 @@ const (
 	// burst is for how long an unused limit adds up, and how much of a pass's share
 	// a batch may hold.
 	burst = 100 * time.Millisecond
+	// saving is for how long what a stall has left unused is made good, and catchUp how
+	// much faster than the limit that goes: all together, a limit is never exceeded by
+	// more than burst and saving in however long a time.
+	saving  = 250 * time.Millisecond
+	catchUp = 0.05
 	// fresh is for how long a pass that has asked for something shares a limit.
 	fresh = time.Second
 )
@@ -22,6 +27,8 @@ type bucket struct {
 	// level is what may be taken at the time at; below 0 it is owed.
 	level float64
 	at    time.Time
+	// saved is what was left unused beyond a burst.
+	saved float64
 	queue []place
 	// asked is when each pass last asked for something.
 	asked map[string]time.Time
@@ -50,6 +57,7 @@ func (b *bucket) advance(now time.Time) {
 			if due.After(now) {
 				break
 			}
+			b.pass(wait)
 			// The rest of a nanosecond is given away.
 			b.level, b.at = 0, due
 		}
@@ -62,8 +70,27 @@ func (b *bucket) advance(now time.Time) {
 	if len(b.queue) == 0 {
 		b.queue = nil
 	}
-	b.level = min(b.level+b.rate*now.Sub(b.at).Seconds(), b.rate*burst.Seconds())
+	b.pass(now.Sub(b.at))
+	if over := b.level - b.rate*burst.Seconds(); over > 0 {
+		b.level -= over
+		b.saved = min(b.saved+over, b.rate*saving.Seconds())
+	}
 	b.at = now
+}
+
+// pass adds what comes in a time.
+func (b *bucket) pass(d time.Duration) {
+	more := min(b.saved, catchUp*b.rate*d.Seconds())
+	b.saved -= more
+	b.level += b.rate*d.Seconds() + more
+}
+
+// pace is how much comes in a second.
+func (b *bucket) pace() float64 {
+	if b.saved > 0 {
+		return b.rate * (1 + catchUp)
+	}
+	return b.rate
 }
 
 // owed is how long it takes until nothing is owed any more, when so much is taken
@@ -72,7 +99,7 @@ func (b *bucket) owed(ahead float64) time.Duration {
 	if b.level-ahead >= 0 {
 		return 0
 	}
-	seconds := (ahead - b.level) / b.rate
+	seconds := (ahead - b.level) / b.pace()
 	return time.Duration(math.Ceil(min(seconds, maxOwed.Seconds()) * float64(time.Second)))
 }
 
@@ -87,6 +114,7 @@ func (b *bucket) set(now time.Time, rate int64) {
 	}
 	b.advance(now)
 	b.level *= float64(rate) / b.rate
+	b.saved *= float64(rate) / b.rate
 	b.rate = float64(rate)
 }
 

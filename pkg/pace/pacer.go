@@ -253,7 +253,7 @@ func (s *Pass) obtain(ctx context.Context, c *Charge, parts int) error {
 			return nil
 		}
 		q := Ask{}
-		if c != nil {
+		if c != nil && (parts == 1 || !by.rates() || s.bound()) {
 			if ticket == 0 {
 				ticket = s.nextTicket()
 			}
@@ -263,6 +263,15 @@ func (s *Pass) obtain(ctx context.Context, c *Charge, parts int) error {
 		wait := retryMost
 		var w operation.Wait
 		switch {
+		case err == nil && a.Slots && c != nil && q.Ticket == 0:
+			// The limit is new: now it is known how large a batch may be.
+			if s.tooLarge(c) {
+				return ErrSmaller
+			}
+			if s.bound() {
+				continue
+			}
+			return nil // who grants has not heard of it yet
 		case err == nil && a.Slots && a.Granted:
 			return nil
 		case ctx.Err() != nil:
@@ -301,6 +310,13 @@ func (s *Pass) nextTicket() uint64 {
 	defer s.mu.Unlock()
 	s.ticket++
 	return s.ticket
+}
+
+// bound reports whether the next batch is bounded.
+func (s *Pass) bound() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.maxPoints > 0 || s.maxBytes > 0
 }
 
 // unbound forgets the bounds of limits that are lifted.

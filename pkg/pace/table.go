@@ -146,6 +146,9 @@ func (t *Table) apply(now time.Time, w *Work, by Applied) []applied {
 			t.buckets[key] = b
 		default:
 			b.set(now, *limit)
+			if b.sharing(now) == 0 {
+				b.saved = 0 // it was not stalled, but idle
+			}
 		}
 		out = append(out, applied{key, b, of})
 	}

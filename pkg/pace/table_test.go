@@ -163,6 +163,39 @@ func TestAChangedLimitHoldsFromTheNextBatchOn(t *testing.T) {
 	}
 }
 
+// What nobody could use for a moment is made good, slowly: over seconds the limit is
+// reached, and never is it exceeded by much.
+func TestAStallIsMadeGood(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		table := pace.NewTable(start)
+		limit := rapid.Int64Range(1_000, 500_000).Draw(t, "limit")
+		by := pace.Applied{Operation: pointsLimit(limit)}
+		clients := newClients(8, 1)
+		at := start.Add(time.Second)
+		run(table, clients, at, by)
+		began, sent := at, int64(0)
+		for range 10 {
+			stall := time.Duration(rapid.IntRange(0, 250).Draw(t, "stall")) * time.Millisecond
+			for _, c := range clients {
+				c.next = later(c.next, at.Add(stall))
+			}
+			at = at.Add(6 * time.Second)
+			sent += run(table, clients, at, by)
+			most := float64(limit)*(at.Sub(began).Seconds()+0.35) + float64(limit)/10
+			require.LessOrEqual(t, float64(sent), most)
+		}
+		require.GreaterOrEqual(t, float64(sent), float64(limit)*at.Sub(began).Seconds()*0.985)
+	})
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 func TestBytesAreALimitToo(t *testing.T) {
 	t.Parallel()
 	table := pace.NewTable(start)

@@ -85,5 +85,11 @@ type Applied struct {
 	Operation, Source, Destination operation.Limits
 }
 
+// rates reports whether points or bytes are limited.
+func (a Applied) rates() bool {
+	rate := func(l operation.Limits) bool { return l.PointsPerSecond != nil || l.BytesPerSecond != nil }
+	return rate(a.Operation) || rate(a.Source) || rate(a.Destination)
+}
+
 // None reports whether nothing is limited.
 func (a Applied) None() bool { return a.Operation.None() && a.Source.None() && a.Destination.None() }
