@@ -188,9 +188,9 @@ func TestALimitOnSlotsIsRespected(t *testing.T) {
 		most    int64
 		backend string
 	}{
-		"of the operation":          {own: number(2), most: 2, backend: "http://b2:1"},
+		"of the operation":          {own: new(2), most: 2, backend: "http://b2:1"},
 		"of the destination":        {limits: backendLimits{"http://b2:1": 3}, most: 3, backend: "http://b2:1"},
-		"the smaller one":           {own: number(4), limits: backendLimits{"http://b2:1": 1}, most: 1, backend: "http://b2:1"},
+		"the smaller one":           {own: new(4), limits: backendLimits{"http://b2:1": 1}, most: 1, backend: "http://b2:1"},
 		"of both sources, together": {limits: backendLimits{"http://b0:1": 1, "http://b1:1": 2}, most: 3, backend: "http://b0:1"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -234,5 +234,3 @@ func TestALimitOnSlotsIsRespected(t *testing.T) {
 		})
 	}
 }
-
-func number(n int) *int { return &n }

@@ -76,7 +76,11 @@ func (e *end) read(ctx context.Context, all []operation.Slice) (*influx.Stream, 
 	if err := e.nameUnsigned(ctx, sels); err != nil {
 		return nil, err
 	}
-	return e.Read(ctx, sels)
+	rows, err := e.Read(ctx, sels)
+	if err != nil {
+		e.observe(e.mover.config.Now(), err)
+	}
+	return rows, err
 }
 
 // nameUnsigned names the unsigned fields of the selections.

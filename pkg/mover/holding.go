@@ -22,8 +22,10 @@ type holding struct {
 
 // holding asks an end how it keeps a database; one without the database has no
 // policies.
-func (e *end) holding(ctx context.Context, db string) (holding, error) {
-	h := holding{groups: map[string][]influx.ShardGroup{}}
+func (e *end) holding(ctx context.Context, db string) (h holding, err error) {
+	began := e.mover.config.Now()
+	defer func() { e.observe(began, err) }()
+	h.groups = map[string][]influx.ShardGroup{}
 	policies, err := e.RetentionPolicies(ctx, db)
 	if err != nil {
 		return h, e.unlessWithout(ctx, db, err)

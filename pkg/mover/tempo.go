@@ -62,7 +62,13 @@ func (b *batcher) bound() {
 	b.maxRows, b.maxBytes = b.t.pass.Points(rows), b.t.pass.Bytes(b.t.BatchBytes)
 }
 
-// answered is how a backend has answered a write.
+// observe tells how an end has answered what it is asked before each group, which is
+// as much whatever the group holds.
+func (e *end) observe(began time.Time, err error) {
+	e.mover.config.Pacer.Observe(e.URL(), answered(err, 0, e.mover.config.Now().Sub(began)))
+}
+
+// answered is how a backend has answered a request.
 func answered(err error, rows int, took time.Duration) pace.Answered {
 	a := pace.Answered{Points: rows, Took: took, Status: http.StatusNoContent}
 	if err == nil {

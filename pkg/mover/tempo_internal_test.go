@@ -105,6 +105,17 @@ func TestEveryPointIsCounted(t *testing.T) {
 		require.EqualValues(t, len(hotAnswer(rows)), l.sum.Source.Bytes)
 		require.LessOrEqual(t, l.largest.Operation.Points, int64(300))
 	})
+	t.Run("compared with nothing", func(t *testing.T) {
+		l := &toll{answer: granted}
+		tr := both(t, l)
+		tr.destination.void = true
+		diffs, err := tr.compare(t.Context(), []operation.Slice{hotSlice}, &comparison{})
+		require.NoError(t, err)
+		require.EqualValues(t, rows, diffs[0].missing)
+		require.EqualValues(t, rows, l.sum.Operation.Points)
+		require.Zero(t, l.sum.Destination)
+		require.EqualValues(t, len(hotAnswer(rows)), l.sum.Source.Bytes)
+	})
 	t.Run("read back", func(t *testing.T) {
 		l := &toll{answer: granted}
 		tr := both(t, l)
@@ -124,7 +135,9 @@ func TestABatchIsDividedAtItsRows(t *testing.T) {
 	var bodies []string
 	tr := newTransfer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
-		require.NoError(t, err)
+		if err != nil {
+			t.Errorf("reading a batch: %v", err)
+		}
 		mu.Lock()
 		bodies = append(bodies, string(body))
 		mu.Unlock()

@@ -12,7 +12,7 @@ import (
 
 func TestAPatchChangesWhatItGives(t *testing.T) {
 	t.Parallel()
-	number := func(max int64) *rapid.Generator[*int64] { return rapid.Ptr(rapid.Int64Range(1, max), true) }
+	number := func(most int64) *rapid.Generator[*int64] { return rapid.Ptr(rapid.Int64Range(1, most), true) }
 	rapid.Check(t, func(t *rapid.T) {
 		slots := func(name string) *int {
 			return rapid.Ptr(rapid.IntRange(1, operation.MaxSlotsPerBackend), true).Draw(t, name)
@@ -90,7 +90,8 @@ func TestABackendWithoutLimitsOfItsOwnHasTheDefault(t *testing.T) {
 	}
 	require.Equal(t, operation.Limits{PointsPerSecond: &one}, b.Of("http://a"))
 	require.Equal(t, operation.Limits{BytesPerSecond: &two}, b.Of("http://b"), "complete, not added")
-	require.True(t, b.Equal(b))
+	same := b
+	require.True(t, b.Equal(same))
 	require.False(t, b.Equal(operation.BackendLimits{Default: b.Default}))
 	require.Equal(t, "none", operation.Limits{}.String())
 }

@@ -40,12 +40,14 @@ const (
 	lastFew       = 4
 	// mostRetryAfter bounds what a backend may ask for.
 	mostRetryAfter = time.Minute
+	// unknownBatch is taken for a batch where nothing is known of any.
+	unknownBatch = 1000
 )
 
 // Answered is how a backend has answered a request.
 type Answered struct {
-	// Points is how many were sent, 0 for what sends none; only requests of about
-	// equal size are compared.
+	// Points is how many were sent, 0 for a request that is as large as any other of
+	// its kind; only requests of about equal size are compared.
 	Points int
 	Took   time.Duration
 	// Status is the HTTP status, 0 when there was no answer at all.
@@ -56,6 +58,7 @@ type Answered struct {
 // governor slows one process down for one backend, by what it answers: additive
 // increase, multiplicative decrease. It is not safe for concurrent use.
 type governor struct {
+	// meter is of what is taken to be sent or read.
 	meter meter
 	// usual are the answers' usual times, by the size of requests; last are those
 	// of the last few requests, as multiples of what is usual, and as they were.
@@ -89,9 +92,6 @@ type sample struct {
 
 // observe takes an answer in.
 func (g *governor) observe(now time.Time, a Answered) {
-	if g.meter.began.IsZero() {
-		g.meter.began = now
-	}
 	if a.Status == http.StatusTooManyRequests || a.Status == http.StatusServiceUnavailable {
 		g.slowDown(now, a, cutRefused, leastRate, fmt.Sprintf("HTTP %d", a.Status))
 		if d := min(a.RetryAfter, mostRetryAfter); d > 0 && now.Add(d).After(g.until) {
@@ -102,7 +102,6 @@ func (g *governor) observe(now time.Time, a Answered) {
 	if a.Status == 0 || a.Status >= http.StatusMultipleChoices {
 		return
 	}
-	g.meter.add(now, float64(a.Points))
 	if slowest, usual, ok := g.slow(a); ok {
 		why := fmt.Sprintf("latency %s, %.1f times the usual %s", round(slowest), slowest.Seconds()/usual.Seconds(), round(usual))
 		g.slowDown(now, a, cutSlow, max(leastRate, slowShare*g.peak), why)
@@ -164,7 +163,7 @@ func (g *governor) slowDown(now time.Time, a Answered, by, least float64, why st
 	was := g.meter.perSecond(now)
 	if was == 0 {
 		// Nothing has come through yet: as if one batch had been sent every tenth.
-		was = float64(a.Points) / burst.Seconds()
+		was = max(float64(a.Points), unknownBatch) / burst.Seconds()
 	}
 	if g.rate != 0 {
 		was = min(max(was, least), g.rate)
@@ -193,16 +192,21 @@ func (g *governor) raise(now time.Time) {
 // wait returns how long a batch of so many points has to wait; when it need not, it
 // is taken to be sent.
 func (g *governor) wait(now time.Time, points int64) time.Duration {
+	if g.meter.began.IsZero() {
+		g.meter.began = now
+	}
 	g.raise(now)
 	if d := g.until.Sub(now); d > 0 {
 		return d
 	}
 	if g.rate == 0 {
+		g.meter.add(now, float64(points))
 		return 0
 	}
 	if d := g.free.Sub(now); d > 0 {
 		return d
 	}
+	g.meter.add(now, float64(points))
 	took := time.Duration(min(float64(points)/g.rate, maxDebt.Seconds()) * float64(time.Second))
 	if earliest := now.Add(-burst); g.free.Before(earliest) {
 		g.free = earliest

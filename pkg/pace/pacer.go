@@ -65,12 +65,17 @@ func (p *Pacer) Observe(backend string, a Answered) {
 	now := p.options.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.governor(backend).observe(now, a)
+}
+
+// governor is that of a backend; mu is held.
+func (p *Pacer) governor(backend string) *governor {
 	g, ok := p.governors[backend]
 	if !ok {
 		g = &governor{}
 		p.governors[backend] = g
 	}
-	g.observe(now, a)
+	return g
 }
 
 // held is what a backend that answers badly is slowed down to.
@@ -88,11 +93,11 @@ func (p *Pacer) backOff(backend string, points int64) held {
 	now := p.options.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	g := p.governors[backend]
-	if g == nil || g.rate == 0 && !g.until.After(now) {
-		return held{}
-	}
+	g := p.governor(backend)
 	h := held{wait: g.wait(now, points), most: g.most()}
+	if h.wait <= 0 {
+		return h
+	}
 	h.shown = operation.Wait{Gate: "backoff", Backend: backend, Measured: g.why, Limit: perSecond(int64(g.rate), unitPoints) + ", rising", Since: g.since.UTC()}
 	if d := g.until.Sub(now); d > 0 {
 		h.shown.Limit = fmt.Sprintf("nothing for %s, as the backend asks", d.Round(time.Second))

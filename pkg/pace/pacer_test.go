@@ -68,16 +68,22 @@ func (c *center) BackendLimits(context.Context) (operation.BackendLimits, error)
 	return c.backends, nil
 }
 
-func (c *center) WatchOperations(ctx context.Context) (<-chan bus.Entry, error) { return c.watch(ctx) }
-func (c *center) WatchTopology(ctx context.Context) (<-chan bus.Entry, error)   { return c.watch(ctx) }
+func (c *center) WatchOperations(ctx context.Context) (<-chan bus.Entry, error) {
+	return silence(ctx), nil
+}
 
-func (c *center) watch(ctx context.Context) (<-chan bus.Entry, error) {
+func (c *center) WatchTopology(ctx context.Context) (<-chan bus.Entry, error) {
+	return silence(ctx), nil
+}
+
+// silence is a watch that hints at nothing.
+func silence(ctx context.Context) <-chan bus.Entry {
 	out := make(chan bus.Entry)
 	go func() {
 		defer close(out)
 		<-ctx.Done()
 	}()
-	return out, nil
+	return out
 }
 
 func (c *center) set(l operation.Limits) {
