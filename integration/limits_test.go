@@ -51,6 +51,22 @@ func (s *limitSite) measure(d time.Duration) float64 {
 	return rate
 }
 
+// requireRate requires that a limit is kept to, and filled: on a machine that is busy
+// with other tests, in one of a few windows.
+func (s *limitSite) requireRate(limit float64, d time.Duration) {
+	s.t.Helper()
+	const tolerance, windows = 0.06, 5
+	for n := 1; ; n++ {
+		rate := s.measure(d)
+		s.t.Logf("limit %.0f: %.0f points/s", limit, rate)
+		require.LessOrEqual(s.t, rate, (1+tolerance)*limit)
+		if rate >= (1-tolerance)*limit {
+			return
+		}
+		require.Less(s.t, n, windows, "the limit is not reached")
+	}
+}
+
 // limit changes the limits of an operation.
 func (s *limitSite) limit(id, patch string) {
 	s.t.Helper()
@@ -78,22 +94,20 @@ func TestALimitHoldsForAllWorkersTogether(t *testing.T) {
 	}
 	id := s.recover(map[string]any{"points_per_second": 10_000})
 	s.wait(id, func(*operation.Operation) bool { return s.flow.Total() > 10_000 })
-	rate := s.measure(4 * time.Second)
-	t.Logf("10,000: %.0f", rate)
-	require.InEpsilon(t, 10_000, rate, 0.05)
+	s.requireRate(10_000, 4*time.Second)
 	s.wait(id, waits("limit", func(w *operation.Wait) bool {
 		return strings.Contains(w.Limit, "10,000 points/s") && strings.Contains(w.Measured, "points/s") && !w.Since.IsZero()
 	}))
 
-	s.limit(id, `{"points_per_second": 25000, "reason": "the night is long"}`)
+	s.limit(id, `{"points_per_second": 20000, "reason": "the night is long"}`)
 	changed := time.Now()
 	s.measure(200 * time.Millisecond)
-	require.InEpsilon(t, 25_000, s.measure(2*time.Second), 0.08)
-	require.LessOrEqual(t, s.flow.Largest(changed), 2_500, "a batch holds a tenth of a second")
+	require.LessOrEqual(t, s.flow.Largest(changed), 2_000, "a batch holds a tenth of a second")
+	s.requireRate(20_000, 2*time.Second)
 
 	s.limit(id, `{"points_per_second": 2000}`)
 	s.measure(300 * time.Millisecond)
-	require.InDelta(t, 2_000, s.measure(2*time.Second), 400)
+	s.requireRate(2_000, 3*time.Second)
 
 	before := s.flow.Total()
 	s.limit(id, `{"points_per_second": null}`)
@@ -110,7 +124,7 @@ func TestALimitHoldsForAllWorkersTogether(t *testing.T) {
 	require.NoError(t, s.Client.Get(s.context(), "/v1/operations/"+id+"/audit", &trail))
 	at := slices.IndexFunc(trail.Items, func(e operation.AuditEntry) bool { return e.Action == "limits" })
 	require.GreaterOrEqual(t, at, 0)
-	require.Equal(t, "points_per_second 10000 → points_per_second 25000", trail.Items[at].Change)
+	require.Equal(t, "points_per_second 10000 → points_per_second 20000", trail.Items[at].Change)
 	require.Equal(t, "the night is long", trail.Items[at].Reason)
 	res, answer := s.do(http.MethodPatch, "/v1/operations/"+id+"/limits", nil, `{"points_per_second": 1}`)
 	require.Equal(t, http.StatusConflict, res.StatusCode, answer)
@@ -166,15 +180,15 @@ func TestTheConfigurationLimitsBackends(t *testing.T) {
 	s.startWorker("-slots", "2")
 	id := s.recover(nil)
 	s.wait(id, func(*operation.Operation) bool { return s.flow.Total() > 5_000 })
-	require.InEpsilon(t, 5_000, s.measure(2*time.Second), 0.08)
+	s.requireRate(5_000, 2*time.Second)
 	s.wait(id, waits("limit", func(w *operation.Wait) bool {
 		return w.Backend != "" && strings.Contains(w.Limit, "5,000 points/s for this backend")
 	}))
-	s.Settings = map[string]any{"limits": map[string]any{"points_per_second": 15_000}}
+	s.Settings = map[string]any{"limits": map[string]any{"points_per_second": 10_000}}
 	s.configure()
 	require.NoError(t, s.API.Signal(syscall.SIGHUP))
 	s.measure(time.Second)
-	require.InEpsilon(t, 15_000, s.measure(2*time.Second), 0.1)
+	s.requireRate(10_000, 2*time.Second)
 	s.Settings = nil
 	s.configure()
 	require.NoError(t, s.API.Signal(syscall.SIGHUP))
@@ -206,7 +220,7 @@ func TestGrantingIsTakenOver(t *testing.T) {
 	s.wait(id, waits("limit", func(w *operation.Wait) bool { return w.Measured == "no process grants" }))
 	s.wait(id, func(*operation.Operation) bool { return s.flow.Between(killed.Add(time.Second), time.Now()) > 2_000 })
 	require.Less(t, time.Since(killed), 30*time.Second)
-	require.InEpsilon(t, 5_000, s.measure(2*time.Second), 0.1)
+	s.requireRate(5_000, 2*time.Second)
 	s.limit(id, `{"points_per_second": null}`)
 	require.True(t, s.complete(id).Equal)
 }
