@@ -59,12 +59,8 @@ func (t *turn) awaitOpen(ctx context.Context) error {
 			Gate: "transition", Measured: fmt.Sprintf("epoch %d is at step %s", t.record.Value.Epoch, serving.Opening),
 			Limit: "every process writes to the new owners", Since: since,
 		})
-		pause := time.NewTimer(openPatience)
-		select {
-		case <-ctx.Done():
-			pause.Stop()
-			return context.Cause(ctx)
-		case <-pause.C:
+		if err := pauseFor(ctx, openPatience); err != nil {
+			return err
 		}
 		if err := t.check(ctx); err != nil {
 			return err
@@ -339,12 +335,8 @@ func (t *turn) awaitDirect(ctx context.Context) error {
 			Gate: "hints", Backend: backlogs[0].Backend, Measured: operation.Clip(string(backlogs[0].Mode) + ": " + backlogs[0].Reason),
 			Limit: "no writes wait for any backend", Since: since,
 		})
-		pause := time.NewTimer(openPatience)
-		select {
-		case <-ctx.Done():
-			pause.Stop()
-			return context.Cause(ctx)
-		case <-pause.C:
+		if err := pauseFor(ctx, openPatience); err != nil {
+			return err
 		}
 		if err := t.check(ctx); err != nil {
 			return err

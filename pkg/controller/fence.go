@@ -51,12 +51,8 @@ func (f *Fence) MayDrop(ctx context.Context, op *operation.Operation) error {
 				Detail: fmt.Sprintf("process %s works with epoch %d, the operation belongs to epoch %d: it may still write where points are to be dropped; bring it up to date and start the operation again", other.ID, other.Epoch, op.Epoch),
 			}
 		}
-		pause := time.NewTimer(fencePause)
-		select {
-		case <-ctx.Done():
-			pause.Stop()
-			return context.Cause(ctx)
-		case <-pause.C:
+		if err := pauseFor(ctx, fencePause); err != nil {
+			return err
 		}
 	}
 }

@@ -50,18 +50,9 @@ func (g *Grantor) Run(ctx context.Context) error {
 		if err != nil && !errors.Is(err, bus.ErrHeld) && ctx.Err() == nil {
 			g.Logger.WarnContext(ctx, "granting limits; it is tried again", "error", err)
 		}
-		rest(ctx, grantorPause)
+		_ = pauseFor(ctx, grantorPause) // the loop sees that ctx has ended
 	}
 	return nil
-}
-
-func rest(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }
 
 // grantUnder grants for as long as the lease can be kept.
