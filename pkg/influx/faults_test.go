@@ -292,6 +292,67 @@ func TestContextsEndRequests(t *testing.T) {
 	check(c.Write(ctx, "d", "rp", []byte("m v=1 1\n")))
 }
 
+// watched counts what a client has put into its connection, and says when it is
+// closed.
+type watched struct {
+	*net.TCPConn
+
+	written *atomic.Int64
+	closed  chan<- struct{}
+}
+
+func (w *watched) Close() error {
+	err := w.TCPConn.Close()
+	w.closed <- struct{}{}
+	return err
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	n, err := w.TCPConn.Write(p)
+	w.written.Add(int64(n))
+	return n, err
+}
+
+// What was given up does not arrive later: the rest of a write that a partition
+// holds up in the sender's kernel would otherwise reach the server when the
+// partition heals, over whatever was written there since.
+func TestWhatIsGivenUpDoesNotArriveLater(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+
+	var written atomic.Int64
+	closed := make(chan struct{}, 8)
+	c := client(t, "http://"+ln.Addr().String(), influx.Options{Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		nc, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		tcp := nc.(*net.TCPConn)
+		return &watched{TCPConn: tcp, written: &written, closed: closed}, tcp.SetWriteBuffer(1 << 20)
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	const size = 128 << 10
+	given := make(chan error, 1)
+	go func() { given <- c.Write(ctx, "d", "rp", make([]byte, size)) }()
+
+	server, err := ln.Accept()
+	require.NoError(t, err)
+	defer server.Close()
+	require.NoError(t, server.(*net.TCPConn).SetReadBuffer(4<<10))
+	require.Eventually(t, func() bool { return written.Load() > size }, 10*time.Second, time.Millisecond,
+		"the whole request is in the sender's kernel")
+	cancel()
+	require.ErrorIs(t, <-given, context.Canceled)
+	<-closed
+
+	arrived, err := io.Copy(io.Discard, server)
+	require.Error(t, err, "the connection ended as if the request were whole")
+	require.Less(t, arrived, int64(size), "the request arrived after it had been given up")
+}
+
 // An answer that is not whole, whatever is missing, is an error.
 func TestIncompleteAnswers(t *testing.T) {
 	t.Parallel()

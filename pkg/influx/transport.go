@@ -3,6 +3,7 @@ package influx
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -23,6 +24,9 @@ func newTransport(o Options, guard func() error) *http.Transport {
 			if err != nil {
 				return nil, err
 			}
+			if err := forget(nc); err != nil {
+				return nil, errors.Join(err, nc.Close())
+			}
 			return &conn{Conn: nc, silence: o.Timeout, guard: guard, buffers: buffers}, nil
 		},
 		TLSClientConfig:     o.TLS,
@@ -35,6 +39,21 @@ func newTransport(o Options, guard func() error) *http.Transport {
 		ReadBufferSize:     bufferSize,
 		WriteBufferSize:    bufferSize,
 	}
+}
+
+// forget lets the kernel drop what it has not yet sent when a connection is
+// closed, also by the end of the process. Otherwise it goes on trying for minutes
+// after a request was given up, and a partition that heals meanwhile lets an old
+// write arrive over a newer one.
+func forget(nc net.Conn) error {
+	tcp, ok := nc.(interface{ SetLinger(seconds int) error })
+	if !ok {
+		return nil
+	}
+	if err := tcp.SetLinger(0); err != nil {
+		return fmt.Errorf("setting up a connection: %w", err)
+	}
+	return nil
 }
 
 // conn breaks a connection that is silent for too long, and asks the guard
