@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -51,19 +52,20 @@ func (s *limitSite) measure(d time.Duration) float64 {
 	return rate
 }
 
-// requireRate requires that a limit is kept to, and filled: on a machine that is busy
-// with other tests, in one of a few windows.
+// requireRate requires that a limit is kept to and filled in one of a few windows, and
+// exceeded in none by more than what was granted before it: on a machine that is busy
+// with other tests, batches arrive later than they were granted.
 func (s *limitSite) requireRate(limit float64, d time.Duration) {
 	s.t.Helper()
-	const tolerance, windows = 0.06, 5
+	const tolerance, windows, late = 0.06, 5, 500 * time.Millisecond
 	for n := 1; ; n++ {
 		rate := s.measure(d)
 		s.t.Logf("limit %.0f: %.0f points/s", limit, rate)
-		require.LessOrEqual(s.t, rate, (1+tolerance)*limit)
-		if rate >= (1-tolerance)*limit {
+		require.LessOrEqual(s.t, rate, (1+tolerance+late.Seconds()/d.Seconds())*limit)
+		if math.Abs(rate-limit) <= tolerance*limit {
 			return
 		}
-		require.Less(s.t, n, windows, "the limit is not reached")
+		require.Less(s.t, n, windows, "the limit is not kept to, or not reached")
 	}
 }
 

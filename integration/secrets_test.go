@@ -134,6 +134,8 @@ func (in *installation) collect(into *evidence, login http.Header, ids ...string
 		for _, route := range in.getRoutes() {
 			path := fill.Replace(route)
 			switch route {
+			case "/v1/dead-letters/{id}":
+				path = "/v1/dead-letters/1"
 			case "/v1/where":
 				path += "?db=db&measurement=m000"
 			case "/replica":

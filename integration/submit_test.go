@@ -233,10 +233,10 @@ func TestRefusedRequestsStartNothing(t *testing.T) {
 		},
 		"later kind":            {`{"kind":"reindex","parameters":{}}`, 501, ""},
 		"recovery from nowhere": {`{"kind":"recovery","parameters":{}}`, 400, "parameters.from_circle_id"},
-		// Nobody could approve, or see to a limit, in this release.
-		"hold":   {s.removeBody(`,"hold":true`), 501, ""},
-		"limits": {s.removeBody(`,"limits":{"points_per_second":5}`), 501, ""},
-		"large":  {`{"kind":"rebalance","reason":"` + strings.Repeat("x", 12<<20) + `"}`, 413, ""},
+		"held dry run":          {s.removeBody(`,"hold":true,"dry_run":true`), 400, "hold"},
+		"limit below one":       {s.removeBody(`,"limits":{"points_per_second":0}`), 400, "limits.points_per_second"},
+		"unknown limit":         {s.removeBody(`,"limits":{"points":5}`), 400, "limits.points"},
+		"large":                 {`{"kind":"rebalance","reason":"` + strings.Repeat("x", 12<<20) + `"}`, 413, ""},
 	} {
 		status, answer := s.post(c.body, "")
 		require.Equal(t, c.status, status, "%s: %v", name, answer)

@@ -73,6 +73,8 @@ func runContract(t *testing.T, e env) {
 		{"scopes/one winner of 400", testScopesOneWinner},
 		{"leases/held, released, taken", testLeaseHandover},
 		{"leases/runs out", testLeaseRunsOut},
+		{"leases/kept", testLeaseIsKeptWhile},
+		{"leases/lost meanwhile", testLeaseIsLostMeanwhile},
 		{"leases/renewed", testLeaseRenewed},
 		{"leases/overtaken", testLeaseOvertaken},
 		{"leases/claim taken again", testClaimIsTakenAgain},

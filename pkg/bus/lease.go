@@ -219,6 +219,44 @@ func (l *Lease) Release(ctx context.Context) error {
 	return nil
 }
 
+// While calls f for as long as the lease can be kept, renews it meanwhile, and gives it
+// up when f has ended. The context that f gets ends with the cause [ErrLeaseLost] when
+// the lease has run out or is another's. The error is that of f alone: a lease that
+// can't be given up runs out by itself. After ctx has ended, While waits for f, and for
+// the server at most another TTL.
+func (l *Lease) While(ctx context.Context, f func(ctx context.Context) error) error {
+	held, lose := context.WithCancelCause(ctx)
+	// A renewal that is cut off would leave the lease behind for its whole time, so
+	// one under way is waited for.
+	calls, hangUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer hangUp()
+	var keeping sync.WaitGroup
+	keeping.Go(func() { l.keep(held, calls, lose) })
+	err := f(held)
+	lose(nil)
+	defer time.AfterFunc(l.leases.ttl, hangUp).Stop()
+	keeping.Wait()
+	_ = l.Release(calls) // it runs out by itself
+	return err
+}
+
+// keep renews the lease until ctx ends or it is lost.
+func (l *Lease) keep(ctx, calls context.Context, lose context.CancelCauseFunc) {
+	ticker := time.NewTicker(l.leases.ttl / 4)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if err := l.Renew(calls); errors.Is(err, ErrLeaseLost) || err != nil && !l.Held() {
+			lose(ErrLeaseLost)
+			return
+		}
+	}
+}
+
 func (l *Lease) current() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -123,3 +123,45 @@ func testLeaseOvertaken(t *testing.T, e env) {
 	require.ErrorIs(t, former.Renew(ctx), bus.ErrLeaseLost)
 	require.NoError(t, next.Release(ctx))
 }
+
+// What is done under a lease goes on for longer than its TTL, and another may take it
+// at once when it has ended.
+func testLeaseIsKeptWhile(t *testing.T, e env) {
+	ctx, key := t.Context(), unique(t)
+	here, there := leases(t, e.here), leases(t, e.there)
+	lease, err := here.Acquire(ctx, key, []byte("here"))
+	require.NoError(t, err)
+	first, why := lease.Expires(), errors.New("why")
+	err = lease.While(ctx, func(ctx context.Context) error {
+		require.Eventually(t, func() bool { return lease.Expires().After(first.Add(leaseTTL)) }, 10*leaseTTL, leaseTTL/20)
+		require.NoError(t, ctx.Err())
+		_, err := there.Acquire(ctx, key, []byte("there"))
+		require.ErrorIs(t, err, bus.ErrHeld)
+		return why
+	})
+	require.ErrorIs(t, err, why)
+	next, err := there.Acquire(ctx, key, []byte("there"))
+	require.NoError(t, err)
+	require.NoError(t, next.Release(ctx))
+}
+
+// What is done under a lease ends when the lease is another's.
+func testLeaseIsLostMeanwhile(t *testing.T, e env) {
+	ctx, key := t.Context(), unique(t)
+	here, there := leases(t, e.here), leases(t, e.there)
+	lease, err := here.Acquire(ctx, key, []byte("here"))
+	require.NoError(t, err)
+	var next *bus.Lease
+	err = lease.While(ctx, func(ctx context.Context) error {
+		entry, err := there.Bucket().Get(ctx, key)
+		require.NoError(t, err)
+		require.NoError(t, there.Bucket().Delete(ctx, key, entry.Revision))
+		next, err = there.Acquire(ctx, key, []byte("there"))
+		require.NoError(t, err)
+		<-ctx.Done()
+		return context.Cause(ctx)
+	})
+	require.ErrorIs(t, err, bus.ErrLeaseLost)
+	require.NoError(t, next.Renew(ctx), "what was lost is not given up for its next holder")
+	require.NoError(t, next.Release(ctx))
+}

@@ -235,46 +235,12 @@ func (c *Controller) disown(id string) {
 
 // driveUnder drives an operation for as long as the lease can be kept.
 func (c *Controller) driveUnder(ctx context.Context, lease *bus.Lease, id string) {
-	drive, cancel := context.WithCancelCause(ctx)
-	// A renewal that is cut off would leave the lease behind for its whole time,
-	// so one under way is waited for, within bounds.
-	calls, hangUp := context.WithCancel(context.WithoutCancel(ctx))
-	defer hangUp()
-	var keeping sync.WaitGroup
-	keeping.Go(func() { c.keep(drive, calls, lease, cancel) })
-	err := c.drive(drive, id)
-	cancel(nil)
-	defer time.AfterFunc(c.options.Poll, hangUp).Stop()
-	keeping.Wait()
-	release, done := context.WithTimeout(context.WithoutCancel(ctx), c.options.Poll)
-	defer done()
-	_ = lease.Release(release) // it runs out by itself
+	err := lease.While(ctx, func(ctx context.Context) error { return c.drive(ctx, id) })
 	switch {
 	case err == nil:
 		c.fine(id)
 	case ctx.Err() == nil:
 		c.options.Logger.WarnContext(ctx, "driving an operation; it is taken up again", "operation", id, "error", err)
-	}
-}
-
-// errLeaseLost ends the driving of an operation that another process may have.
-var errLeaseLost = errors.New("the lease of the operation is lost")
-
-// keep renews the lease.
-func (c *Controller) keep(ctx, calls context.Context, lease *bus.Lease, cancel context.CancelCauseFunc) {
-	ticker := time.NewTicker(c.leases.TTL() / 4)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		err := lease.Renew(calls)
-		if errors.Is(err, bus.ErrLeaseLost) || err != nil && !lease.Held() {
-			cancel(errLeaseLost)
-			return
-		}
 	}
 }
 

@@ -187,6 +187,12 @@ func (t *turn) move(ctx context.Context, to operation.State, change func(*operat
 
 // fail ends the operation with an error for a person.
 func (t *turn) fail(ctx context.Context, code, detail string) error {
+	if t.view != nil {
+		// What the workers have stored since the last look is done, too.
+		if tasks, err := t.readTasks(ctx); err == nil {
+			t.tasks = tasks
+		}
+	}
 	return t.move(ctx, operation.Failed, func(op *operation.Operation) {
 		op.Error = &operation.Error{Code: code, Detail: operation.Clip(detail)}
 		if t.view != nil {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"sync"
 	"time"
 
 	"ringmaster/events"
@@ -57,43 +56,16 @@ func (g *Grantor) Run(ctx context.Context) error {
 
 // grantUnder grants for as long as the lease can be kept.
 func (g *Grantor) grantUnder(ctx context.Context, lease *bus.Lease) error {
-	serving, cancel := context.WithCancelCause(ctx)
-	var keeping sync.WaitGroup
-	keeping.Go(func() { g.keep(serving, lease, cancel) })
 	g.Logger.InfoContext(ctx, "granting what limits admit")
 	table := pace.NewTable(g.Now())
-	err := g.Server.Serve(serving, events.SubjectGrants, func(question []byte) []byte {
-		if !lease.Held() {
-			return nil // perhaps another process grants by now
-		}
-		return g.answer(serving, table, question)
+	return lease.While(ctx, func(ctx context.Context) error {
+		return g.Server.Serve(ctx, events.SubjectGrants, func(question []byte) []byte {
+			if !lease.Held() {
+				return nil // perhaps another process grants by now
+			}
+			return g.answer(ctx, table, question)
+		})
 	})
-	cancel(nil)
-	keeping.Wait()
-	release, done := context.WithTimeout(context.WithoutCancel(ctx), g.Leases.TTL())
-	defer done()
-	return errors.Join(err, lease.Release(release))
-}
-
-// keep renews the lease.
-func (g *Grantor) keep(ctx context.Context, lease *bus.Lease, cancel context.CancelCauseFunc) {
-	ticker := time.NewTicker(g.Leases.TTL() / 3)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		// A renewal that is cut off would leave the lease behind for its whole time.
-		calls, done := context.WithTimeout(context.WithoutCancel(ctx), g.Leases.TTL()/3)
-		err := lease.Renew(calls)
-		done()
-		if errors.Is(err, bus.ErrLeaseLost) || err != nil && !lease.Held() {
-			cancel(errLeaseLost)
-			return
-		}
-	}
 }
 
 // answer answers one question; nil when it cannot be answered now.

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -105,45 +104,13 @@ func (s *Sender) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		lease, err := s.leases.Acquire(ctx, ledger.WebhookLease(), []byte(s.options.ID))
 		if err == nil {
-			s.sendUnder(ctx, lease)
+			_ = lease.While(ctx, func(ctx context.Context) error { s.sendAll(ctx); return ctx.Err() })
 		} else if !errors.Is(err, bus.ErrHeld) && ctx.Err() == nil {
 			s.options.Logger.WarnContext(ctx, "taking the lease of the webhook", "error", err)
 		}
 		rest(ctx, s.options.Poll, nil)
 	}
 	return nil
-}
-
-// sendUnder sends for as long as the lease can be kept.
-func (s *Sender) sendUnder(ctx context.Context, lease *bus.Lease) {
-	sending, stop := context.WithCancel(ctx)
-	var keeping sync.WaitGroup
-	keeping.Go(func() {
-		defer stop()
-		s.keep(sending, lease)
-	})
-	s.sendAll(sending)
-	stop()
-	keeping.Wait()
-	release, done := context.WithTimeout(context.WithoutCancel(ctx), s.options.Poll)
-	defer done()
-	_ = lease.Release(release) // it runs out by itself
-}
-
-// keep renews the lease until ctx ends or it is lost.
-func (s *Sender) keep(ctx context.Context, lease *bus.Lease) {
-	ticker := time.NewTicker(s.leases.TTL() / 3)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		if err := lease.Renew(ctx); errors.Is(err, bus.ErrLeaseLost) || err != nil && !lease.Held() {
-			return
-		}
-	}
 }
 
 // sendAll sends what is due, again and again.
