@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -82,11 +83,13 @@ func hotAnswer(rows int) []byte {
 // hotServer answers every read with as many rows and takes every batch.
 func hotServer(rows int) http.Handler {
 	answer := hotAnswer(rows)
-	drain := make([]byte, 64<<10)
+	drains := sync.Pool{New: func() any { return new([64 << 10]byte) }}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/write") {
+			drain := drains.Get().(*[64 << 10]byte)
+			defer drains.Put(drain)
 			for {
-				if _, err := r.Body.Read(drain); err != nil {
+				if _, err := r.Body.Read(drain[:]); err != nil {
 					break
 				}
 			}
