@@ -17,6 +17,9 @@ CHAOS        ?= 10m
 RUN          ?= .
 TEST_TIMEOUT ?= 30m
 TESTFLAGS    ?=
+# What continuous integration runs of whole processes under the race detector; all of it
+# takes two cores longer than half an hour. It is those where most goes on at a time.
+RACES        ?= ^Test(Steering|TwoGateways|WorkersJoin|MovesUnderTraffic|CrashOfTheAPIAndTheWorker|CrashOfTheGatewayUnderWrites|ALimitHolds|VerifyUnderLiveWrites)
 BENCHFLAGS   ?=
 
 # The modules nested in this one; the Go tool does not look into them.
@@ -24,7 +27,7 @@ NESTED    := $(patsubst ./%/go.mod,%,$(shell find . -mindepth 2 -name go.mod -no
 GENERATED := events/asyncapi.yaml events/schemas events/examples
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-race test-r3 chaos crash fuzz bench lint generate verify clean
+.PHONY: help build demo test test-race test-ci test-r3 chaos crash fuzz bench lint generate verify clean
 
 help: ## show this help
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +47,12 @@ test: ## run all tests
 
 test-race: ## run all tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 go test -race -timeout $(TEST_TIMEOUT) -run '$(RUN)' $(TESTFLAGS) ./...
+	$(call nested,CGO_ENABLED=0 go test $(TESTFLAGS) ./...)
+
+test-ci: ## run all tests once, all but the whole processes' under the race detector, and of those a part
+	CGO_ENABLED=1 go test -race -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./cmd/... ./deploy/... ./events/... ./pkg/...
+	CGO_ENABLED=0 go test -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./integration/...
+	CGO_ENABLED=1 go test -race -timeout $(TEST_TIMEOUT) -run '$(RACES)' $(TESTFLAGS) ./integration
 	$(call nested,CGO_ENABLED=0 go test $(TESTFLAGS) ./...)
 
 test-r3: ## run the engine's and the whole's tests on three NATS servers instead of one
