@@ -188,7 +188,8 @@ func TestBadSubmissionsStartNothing(t *testing.T) {
 		{name: "a limit of nothing", body: `{"kind":"rebalance","limits":{"points_per_second":0},"parameters":{"circle_id":0,"operation":"add"}}`, field: "limits.points_per_second"},
 		{name: "too large a limit", body: `{"kind":"rebalance","limits":{"slots_per_backend":10001},"parameters":{"circle_id":0,"operation":"add"}}`, field: "limits.slots_per_backend"},
 		{name: "a part of a point", body: `{"kind":"rebalance","limits":{"points_per_second":0.5},"parameters":{"circle_id":0,"operation":"add"}}`, field: "limits.points_per_second"},
-		{name: "an unknown limit", body: `{"kind":"rebalance","limits":{"rows_per_second":1},"parameters":{"circle_id":0,"operation":"add"}}`, field: "rows_per_second"},
+		{name: "an unknown limit", body: `{"kind":"rebalance","limits":{"rows_per_second":1},"parameters":{"circle_id":0,"operation":"add"}}`, field: "limits.rows_per_second"},
+		{name: "limits of a number", body: `{"kind":"rebalance","limits":7,"parameters":{"circle_id":0,"operation":"add"}}`, field: "limits"},
 	} {
 		t.Run(example.name, func(t *testing.T) {
 			b := httpapitest.NewBackend()

@@ -28,12 +28,12 @@ func laterKinds() []operation.Kind {
 
 // request is the body of POST /v1/operations.
 type request struct {
-	Kind       operation.Kind   `json:"kind"`
-	Parameters json.RawMessage  `json:"parameters"`
-	DryRun     bool             `json:"dry_run"`
-	Hold       bool             `json:"hold"`
-	Limits     operation.Limits `json:"limits"`
-	Reason     string           `json:"reason"`
+	Kind       operation.Kind  `json:"kind"`
+	Parameters json.RawMessage `json:"parameters"`
+	DryRun     bool            `json:"dry_run"`
+	Hold       bool            `json:"hold"`
+	Limits     json.RawMessage `json:"limits"`
+	Reason     string          `json:"reason"`
 }
 
 func (rm *room) submit(c *gin.Context) {
@@ -70,12 +70,16 @@ func (rm *room) request(c *gin.Context) (operation.Request, error) {
 	if err := in.check(); err != nil {
 		return none, err
 	}
+	limits, err := readLimits(in.Limits)
+	if err != nil {
+		return none, err
+	}
 	parameters, err := rm.parameters(in.Kind, in.Parameters)
 	if err != nil {
 		return none, ofParameters(err)
 	}
 	return operation.Request{
-		Kind: in.Kind, Parameters: parameters, DryRun: in.DryRun, Hold: in.Hold, Limits: in.Limits, Reason: in.Reason,
+		Kind: in.Kind, Parameters: parameters, DryRun: in.DryRun, Hold: in.Hold, Limits: limits, Reason: in.Reason,
 		IdempotencyKey: key, RequestedBy: httpapi.Principal(c), Origin: c.ClientIP(),
 	}, nil
 }
@@ -92,10 +96,18 @@ func (in *request) check() error {
 	case in.Hold && in.DryRun:
 		return &operation.InvalidError{Field: "hold", Problem: "is given beside dry_run", Hint: "a dry run only plans; use hold alone to plan, look and approve"}
 	}
-	if err := in.Limits.Check("limits."); err != nil {
-		return err
-	}
 	return checkReason(in.Reason)
+}
+
+// readLimits reads the limits of a request, which may be none.
+func readLimits(raw json.RawMessage) (limits operation.Limits, err error) {
+	if len(raw) == 0 || string(raw) == "null" {
+		return limits, nil
+	}
+	if err := decode(raw, &limits, "the keys are points_per_second, bytes_per_second and slots_per_backend"); err != nil {
+		return limits, within("limits", err)
+	}
+	return limits, limits.Check("limits.")
 }
 
 // parameters checks the parameters of a kind, as far as the topology at hand can
@@ -154,12 +166,23 @@ func circleKnown(t *topology.Topology, field string, id int) error {
 
 // ofParameters names the field of a refusal as the body has it.
 func ofParameters(err error) error {
+	if invalid, ok := errors.AsType[*operation.InvalidError](err); ok && invalid.Field == "kind" {
+		return err
+	}
+	return within("parameters", err)
+}
+
+// within names the field of a refusal of what stands under a key of the body.
+func within(key string, err error) error {
 	invalid, ok := errors.AsType[*operation.InvalidError](err)
-	if !ok || invalid.Field == "parameters" || invalid.Field == "kind" {
+	if !ok || invalid.Field == key {
 		return err
 	}
 	inside := *invalid
-	inside.Field = "parameters." + invalid.Field
+	inside.Field = key + "." + invalid.Field
+	if invalid.Field == "body" {
+		inside.Field = key
+	}
 	return &inside
 }
 
