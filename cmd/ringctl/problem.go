@@ -7,6 +7,8 @@ import (
 	"mime"
 	"net/http"
 	"strings"
+
+	"ringmaster/pkg/operation"
 )
 
 // problemError is a refusal of the server, as RFC 9457 has it.
@@ -30,6 +32,20 @@ type holder struct {
 	Kind       string  `json:"kind"`
 	State      string  `json:"state"`
 	AgeSeconds float64 `json:"age_seconds"`
+}
+
+// verb is what lets it go on; to watch it where it goes on by itself.
+func (h *holder) verb() string {
+	switch {
+	case h == nil:
+		return "watch"
+	case h.State == string(operation.Paused):
+		return "resume"
+	case h.State == string(operation.AwaitingApproval):
+		return "approve"
+	default:
+		return "watch"
+	}
 }
 
 // newProblem reads what a server answers that has refused. Something between may
@@ -63,7 +79,7 @@ func (p *problemError) Error() string {
 	}
 	line("field", p.Field)
 	if h := p.Holder; h != nil {
-		line("holder", fmt.Sprintf("%s, which is %s, has held %s for %s", h.Kind, h.State, h.Scope, seconds(h.AgeSeconds)))
+		line("holder", fmt.Sprintf("%s, which is %s and was submitted %s ago, holds %s", h.Kind, h.State, seconds(h.AgeSeconds), h.Scope))
 	}
 	line("hint", p.Hint)
 	line("next", p.next())
@@ -76,7 +92,7 @@ func (p *problemError) next() string {
 	case "unauthorized":
 		return "give --token or --token-file, or --data DIR on the api's own host"
 	case "scope_held":
-		return fmt.Sprintf("ringctl ops watch %s, or ringctl ops cancel %s", p.OperationID, p.OperationID)
+		return fmt.Sprintf("ringctl ops %s %s, or ringctl ops cancel %s", p.Holder.verb(), p.OperationID, p.OperationID)
 	case "state_conflict", "no_plan", "no_report":
 		return "ringctl ops get " + p.OperationID
 	case "no_such_operation":

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"ringmaster/pkg/ledger"
@@ -26,6 +27,81 @@ func (t *turn) rest(ctx context.Context) error {
 		}
 	}
 	return t.queue.PurgeOperation(ctx, t.record.Value.ID)
+}
+
+// tellPause says how far a paused operation is once nobody works for it any more: at no
+// rate, and with no time left that could be told. What cannot be told disturbs nothing.
+func (t *turn) tellPause(ctx context.Context) error {
+	if t.record.Value.Plan == nil {
+		return nil // it is made anew
+	}
+	err := t.tellAtRest(ctx)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, ledger.ErrConflict) {
+		t.options.Logger.WarnContext(ctx, "telling how far a paused operation is", "operation", t.record.Value.ID, "error", err)
+		return nil
+	}
+	return err
+}
+
+// tellAtRest waits until nobody works for the operation and tells its progress.
+func (t *turn) tellAtRest(ctx context.Context) error {
+	if err := t.readView(ctx); err != nil {
+		return err
+	}
+	for {
+		// Whoever resumes or cancels it is not kept waiting.
+		now, err := t.ledger.Operation(ctx, t.record.Value.ID)
+		if err != nil {
+			return err
+		}
+		if now.Revision != t.record.Revision {
+			return ledger.ErrConflict
+		}
+		alive, err := t.liveTasks(ctx)
+		if err != nil {
+			return err
+		}
+		if len(alive) == 0 {
+			if t.tasks, err = t.readTasks(ctx); err != nil {
+				return err
+			}
+			t.tell(ctx, t.view.update(atRest(t.tasks)).progress(t.options.Now()), nil)
+			return nil
+		}
+		if err := pauseFor(ctx, stoppingPause); err != nil {
+			return err
+		}
+	}
+}
+
+// atRest are the tasks of an operation that nobody works for, as they are then: those
+// that still say that they run lost their workers. The sweeper mends their records.
+func atRest(tasks taskSet) taskSet {
+	out := maps.Clone(tasks)
+	for id, v := range out {
+		if v.Value.State == operation.TaskRunning {
+			v.Value.State, v.Value.Waits = operation.TaskWaiting, nil
+			out[id] = v
+		}
+	}
+	return out
+}
+
+// readView reads the plan and the tasks of an operation, and adds them up.
+func (t *turn) readView(ctx context.Context) error {
+	plan, err := t.ledger.Plan(ctx, &t.record.Value)
+	if err != nil {
+		return err
+	}
+	if err := checkPlan(&plan); err != nil {
+		return err
+	}
+	t.plan = &plan
+	if t.tasks, err = t.readTasks(ctx); err != nil {
+		return err
+	}
+	t.view, err = t.newView(ctx)
+	return err
 }
 
 // cancel ends an operation once nobody works for it, with a report of what is where.
@@ -53,21 +129,10 @@ func (t *turn) cancel(ctx context.Context) error {
 
 // reportCancelled ends the operation with a report of what is where.
 func (t *turn) reportCancelled(ctx context.Context) error {
-	plan, err := t.ledger.Plan(ctx, &t.record.Value)
-	if err != nil {
+	if err := t.readView(ctx); err != nil {
 		return err
 	}
-	if err := checkPlan(&plan); err != nil {
-		return err
-	}
-	t.plan = &plan
-	if t.tasks, err = t.readTasks(ctx); err != nil {
-		return err
-	}
-	if t.view, err = t.newView(ctx); err != nil {
-		return err
-	}
-	progress := t.view.progress(t.options.Now())
+	progress := t.view.update(atRest(t.tasks)).progress(t.options.Now())
 	verdict := t.verdict(false)
 	if t.record.Value.Kind == operation.KindVerify {
 		verdict = t.verdictOfVerify(false)

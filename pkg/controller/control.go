@@ -132,7 +132,7 @@ const (
 func (c *Controls) Approve(ctx context.Context, id string, by operation.Intent) (operation.Operation, error) {
 	op, err := c.change(ctx, id, "approve", by, func(op *operation.Operation) error {
 		if op.State != operation.AwaitingApproval {
-			return c.refused(op, "approve", "only an operation that was started with hold waits for approval")
+			return c.refused(op, "approve", approveRemedy(op))
 		}
 		if op.Approval != nil {
 			return errAlready
@@ -163,6 +163,20 @@ func (c *Controls) Approve(ctx context.Context, id string, by operation.Intent) 
 		return op, &operation.OutdatedError{ID: id, Code: e.Code, Detail: e.Detail}
 	}
 	return op, nil
+}
+
+// approveRemedy says when an operation can be approved.
+func approveRemedy(op *operation.Operation) string {
+	switch {
+	case op.Hold && (op.State == operation.Queued || op.State == operation.Planning):
+		return "it can be approved once it has been planned"
+	case op.State == operation.Paused && op.PausedIn == operation.AwaitingApproval:
+		return "resume it first"
+	case op.Hold && op.Approval != nil:
+		return "it has been approved before"
+	default:
+		return "only an operation that was started with hold waits for approval"
+	}
 }
 
 // Retry runs once more what an ended operation has not done: the same operation,
@@ -222,6 +236,11 @@ func again(next operation.Operation, was *operation.Operation, by operation.Inte
 	next.Round = 1
 	next.StartedAt, next.FinishedAt = nil, nil
 	next.Error, next.Result, next.Report, next.Cancel = nil, nil, nil, nil
+	if e := was.Error; e != nil && e.Code == operation.CodeSchemaChanged {
+		// Of a plan that was refused nothing is done: it is made anew, and to be
+		// approved again.
+		next.Plan, next.Approval = nil, nil
+	}
 	next.Waits, next.Conditions = []operation.Wait{}, []operation.Condition{}
 	next.Progress.Phase, next.Progress.AsOf = operation.PhasePlan, by.At
 	return next

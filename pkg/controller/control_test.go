@@ -86,6 +86,7 @@ func TestPauseAndResume(t *testing.T) {
 			r.work(2)
 			op := r.submit(add)
 			await(t, g.arrived, "a task is at work")
+			r.awaitProgress(op.ID, func(p *operation.Progress) bool { return p.Phase == phase && p.Tasks.Running > 0 })
 			began := time.Now()
 			paused, err := r.controls().Pause(t.Context(), op.ID, by("lunch"))
 			require.NoError(t, err)
@@ -95,6 +96,11 @@ func TestPauseAndResume(t *testing.T) {
 			require.Contains(t, paused.Conditions[0].Reason, "circle/0", "what stays taken")
 			r.idle(op.ID)
 			require.Less(t, time.Since(began), 5*time.Second, "the lease is not waited for")
+			require.Eventually(t, func() bool {
+				all := r.events(op.ID, events.NounProgress)
+				p := all[len(all)-1].(events.OperationProgress).Progress
+				return p.Phase == phase && p.Tasks.Running == 0 && p.PointsPerSecond == 0 && p.ETASeconds == nil
+			}, patience, tick, "nor does the progress say that anybody works")
 			require.Len(t, r.holds(op.ID), 2, "command and scope stay")
 			_, _, err = r.intake.Submit(t.Context(), request(add))
 			var held *operation.ScopeHeldError
@@ -339,6 +345,19 @@ func TestApproval(t *testing.T) {
 	require.Contains(t, outdated.Detail, "db.cpu")
 	r.finish(op.ID, operation.Failed)
 	require.Empty(t, r.tasks(op.ID))
+	// A retry plans anew, and is not let go by an approval of what was refused.
+	plans := r.planner.plans
+	r.planner.mu.Lock()
+	r.planner.changed = ""
+	r.planner.mu.Unlock()
+	_, err = r.controls().Retry(t.Context(), op.ID, by(""))
+	require.NoError(t, err)
+	held = r.reach(op.ID, operation.AwaitingApproval)
+	require.Nil(t, held.Approval)
+	require.Equal(t, plans+1, r.planner.plans)
+	_, err = r.controls().Approve(t.Context(), op.ID, by("still right"))
+	require.NoError(t, err)
+	r.finish(op.ID, operation.Succeeded)
 
 	op, _, err = r.intake.Submit(t.Context(), q)
 	require.NoError(t, err)

@@ -139,7 +139,10 @@ func (t *turn) step(ctx context.Context) (again bool, err error) {
 		return true, t.carryApproved(ctx)
 	case operation.Paused:
 		t.resting(op.ID)
-		return false, t.rest(ctx)
+		if err := t.rest(ctx); err != nil {
+			return false, err
+		}
+		return false, t.tellPause(ctx)
 	case operation.Running:
 		return true, t.runTasks(ctx, op.Kind.Work())
 	case operation.Verifying:

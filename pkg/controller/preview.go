@@ -59,7 +59,7 @@ func (t *turn) claims(ctx context.Context) ([]operation.Refusal, error) {
 			out = append(out, operation.Refusal{
 				Code: "scope_held", Scope: scope,
 				Detail: fmt.Sprintf("%s is held by operation %s (%s)", scope, held.HolderID, held.Holder(t.options.Now())),
-				Hint:   "wait for that operation to end; GET /v1/operations/" + held.HolderID + " shows how far it is",
+				Hint:   held.Hint(),
 			})
 		case err != nil:
 			return nil, err

@@ -126,7 +126,7 @@ func heldProblem(held *operation.ScopeHeldError, now time.Time) Problem {
 	return Problem{
 		Status: http.StatusConflict, Code: "scope_held",
 		Detail:      fmt.Sprintf("%s is held by operation %s (%s)", held.Scope, held.HolderID, held.Holder(now)),
-		Hint:        "wait for that operation to end; GET /v1/operations/" + held.HolderID + " shows how far it is",
+		Hint:        held.Hint(),
 		OperationID: held.HolderID,
 		Holder:      holder,
 	}

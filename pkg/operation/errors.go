@@ -94,6 +94,19 @@ func (e *ScopeHeldError) Holder(now time.Time) string {
 	return fmt.Sprintf("%s, %s, submitted %s ago", e.Kind, e.State, e.Age(now).Round(time.Second))
 }
 
+// Hint says what can be done about it.
+func (e *ScopeHeldError) Hint() string {
+	at := "/v1/operations/" + e.HolderID
+	switch e.State {
+	case Paused:
+		return "that operation is paused: POST " + at + "/resume lets it go on, POST " + at + "/cancel ends it"
+	case AwaitingApproval:
+		return "that operation waits for a person: POST " + at + "/approve lets it go on, POST " + at + "/cancel ends it"
+	default:
+		return "wait for that operation to end; GET " + at + " shows how far it is"
+	}
+}
+
 // FlaggedError refuses a request because of a flag that a person has set by hand,
 // which only a person takes back.
 type FlaggedError struct {
