@@ -6,6 +6,10 @@ SHELL       := bash
 
 GOLANGCI_LINT_VERSION := v2.15.0
 
+# One way to build for all but the race detector, which needs a C compiler, so that
+# nothing is built twice.
+export CGO_ENABLED := 0
+
 BIN    := bin
 CACHE  := $(CURDIR)/.cache
 LINTER := $(CACHE)/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
@@ -39,36 +43,36 @@ build: ## build the programs into bin/
 	go build -trimpath -o $(BIN)/ ./cmd/...
 
 demo: ## a rebalance between real InfluxDB servers, with a worker killed half-way (KEEP=1 leaves it running)
-	CGO_ENABLED=0 go run -trimpath ./integration/demo
+	go run -trimpath ./integration/demo
 
 test: ## run all tests
-	CGO_ENABLED=0 go test -timeout $(TEST_TIMEOUT) -run '$(RUN)' $(TESTFLAGS) ./...
-	$(call nested,CGO_ENABLED=0 go test $(TESTFLAGS) ./...)
+	go test -timeout $(TEST_TIMEOUT) -run '$(RUN)' $(TESTFLAGS) ./...
+	$(call nested,go test $(TESTFLAGS) ./...)
 
 test-race: ## run all tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 go test -race -timeout $(TEST_TIMEOUT) -run '$(RUN)' $(TESTFLAGS) ./...
-	$(call nested,CGO_ENABLED=0 go test $(TESTFLAGS) ./...)
+	$(call nested,go test $(TESTFLAGS) ./...)
 
 test-ci: ## run all tests once, all but the whole processes' under the race detector, and of those a part
 	CGO_ENABLED=1 go test -race -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./cmd/... ./deploy/... ./events/... ./pkg/...
-	CGO_ENABLED=0 go test -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./integration/...
+	go test -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./integration/...
 	CGO_ENABLED=1 go test -race -timeout $(TEST_TIMEOUT) -run '$(RACES)' $(TESTFLAGS) ./integration
-	$(call nested,CGO_ENABLED=0 go test $(TESTFLAGS) ./...)
+	$(call nested,go test $(TESTFLAGS) ./...)
 
 test-r3: ## run the engine's and the whole's tests on three NATS servers instead of one
-	CGO_ENABLED=0 NATS_NODES=3 go test -timeout $(TEST_TIMEOUT) -run '$(RUN)' $(TESTFLAGS) ./pkg/... ./integration
+	NATS_NODES=3 go test -timeout $(TEST_TIMEOUT) -run '$(RUN)' $(TESTFLAGS) ./pkg/... ./integration
 
 chaos: ## a long random run with kills, stops and partitions of everything: CHAOS=10m, CHAOS_SEED=n repeats one
-	CGO_ENABLED=0 CHAOS=$(CHAOS) go test -count=1 -timeout 24h -run '^TestChaos$$' -v ./integration/chaos
+	CHAOS=$(CHAOS) go test -count=1 -timeout 24h -run '^TestChaos$$' -v ./integration/chaos
 
 crash: ## run the crash suite at length: CRASH rounds of each kind of kill -9
-	CGO_ENABLED=0 CRASH=$(CRASH) go test -count=1 -timeout 6h -run '^TestCrash' -v ./integration
+	CRASH=$(CRASH) go test -count=1 -timeout 6h -run '^TestCrash' -v ./integration
 
 fuzz: ## run each fuzz target for FUZZTIME
 	@grep -rlE '^func Fuzz' --include='*_test.go' cmd events integration pkg | sort | while read -r file; do \
 		for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' "$$file"); do \
 			echo "$$target in ./$${file%/*}"; \
-			CGO_ENABLED=0 go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$${file%/*}" </dev/null; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$${file%/*}" </dev/null; \
 		done; \
 	done
 
@@ -82,7 +86,7 @@ lint: $(LINTER) ## run golangci-lint, built once in its pinned version
 $(LINTER):
 	@echo 'building golangci-lint $(GOLANGCI_LINT_VERSION)'
 	@mkdir -p $(CACHE)/bin/fresh
-	GOBIN=$(CACHE)/bin/fresh CGO_ENABLED=0 go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	GOBIN=$(CACHE)/bin/fresh go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 	@mv $(CACHE)/bin/fresh/golangci-lint $@
 	@rmdir $(CACHE)/bin/fresh
 
