@@ -57,6 +57,7 @@ func rooms() []room {
 		{"pkg/topology", pure},
 		{"pkg/serving", pure},
 		{"pkg/hint", pure},
+		{"pkg/segment", pure},
 		{"pkg/result", pure},
 		{"pkg/flux", pure},
 		{"pkg/statement", pure},
@@ -137,7 +138,7 @@ func pureImports() map[string]bool {
 	allowed := map[string]bool{}
 	for _, p := range []string{
 		"bytes", "cmp", "embed", "encoding/base64", "encoding/binary", "encoding/hex", "encoding/json", "errors", "fmt",
-		"hash/crc32", "hash/fnv", "io", "iter", "maps", "math", "math/bits", "path", "reflect", "regexp", "slices", "sort", "strconv",
+		"bufio", "hash", "hash/crc32", "hash/fnv", "io", "iter", "maps", "math", "math/bits", "path", "reflect", "regexp", "slices", "sort", "strconv",
 		"strings", "time", "unicode", "unicode/utf8", "unsafe",
 		"crypto/aes", "crypto/cipher", "crypto/sha256",
 		"net/url",
@@ -149,7 +150,7 @@ func pureImports() map[string]bool {
 		"github.com/knadh/koanf/parsers/json", "github.com/knadh/koanf/parsers/toml/v2",
 		"github.com/knadh/koanf/parsers/yaml", "github.com/pelletier/go-toml/v2",
 		// Compression of bytes in memory.
-		"github.com/klauspost/compress/s2", "github.com/klauspost/compress/snappy",
+		"github.com/klauspost/compress/s2", "github.com/klauspost/compress/snappy", "github.com/klauspost/compress/zstd",
 		// InfluxDB's own parsers, of queries and of lines.
 		"github.com/influxdata/influxql",
 		"github.com/influxdata/influxdb1-client/models",

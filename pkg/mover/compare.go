@@ -182,7 +182,7 @@ func (c *comparison) relate() {
 		return
 	}
 	if c.series = c.destination.slice - c.source.slice; c.series == 0 {
-		c.series = compareTags(c.destination.tags, c.source.tags)
+		c.series = lineproto.CompareTags(c.destination.tags, c.source.tags)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/lineproto"
@@ -15,7 +14,7 @@ import (
 var errDisorder = errors.New("points do not come in order")
 
 // cursor is one end of a comparison. It holds the server to its order: selection
-// by selection, series by series as compareTags says, each in order of time.
+// by selection, series by series as lineproto.CompareTags says, each in order of time.
 type cursor struct {
 	*influx.Stream
 	name string
@@ -48,39 +47,13 @@ func (c *cursor) next() error {
 		return nil
 	}
 	s, slice := c.Series(), c.Statement()
-	if c.begun && (slice < c.slice || slice == c.slice && compareTags(s.Tags, c.tags) <= 0) {
+	if c.begun && (slice < c.slice || slice == c.slice && lineproto.CompareTags(s.Tags, c.tags) <= 0) {
 		return fmt.Errorf("%w: %s has series %s too late", errDisorder, c.name, seriesName(s))
 	}
 	c.begun, c.slice, c.last = true, slice, ns
 	// The stream may use its memory for the next series.
 	c.tags = append(c.tags[:0], s.Tags...)
 	return nil
-}
-
-// compareTags orders the series of a measurement as the server does: by the
-// values of all tag keys in key order, an absent tag counting as empty. The
-// order holds also between two servers that know different keys.
-func compareTags(a, b []lineproto.Tag) int {
-	for len(a) > 0 || len(b) > 0 {
-		switch {
-		case len(b) == 0 || len(a) > 0 && a[0].Key < b[0].Key:
-			if a[0].Value != "" {
-				return 1
-			}
-			a = a[1:]
-		case len(a) == 0 || b[0].Key < a[0].Key:
-			if b[0].Value != "" {
-				return -1
-			}
-			b = b[1:]
-		default:
-			if c := strings.Compare(a[0].Value, b[0].Value); c != 0 {
-				return c
-			}
-			a, b = a[1:], b[1:]
-		}
-	}
-	return 0
 }
 
 // heldPoint is what the destination holds of one point. It is a copy, since
