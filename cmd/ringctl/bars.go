@@ -107,7 +107,7 @@ func (b *bars) show(_ []byte, op *opView) {
 			one = b.add(row.Name, i)
 			b.backends[url] = one
 		}
-		part, whole := finished(p.Phase, &row.Points)
+		part, whole := finished(op.State, p.Phase, &row.Points)
 		rate := one.speed.at(now, string(p.Phase), part)
 		// What does not fit is cut off at the end.
 		text := fmt.Sprintf("%4s %s/%s", cell(share(part, whole)), amount(part), amount(whole))
@@ -125,7 +125,7 @@ func (b *bars) showWhole(op *opView) {
 	if b.whole == nil {
 		b.whole = b.add("all", wholePriority)
 	}
-	part, whole := finished(p.Phase, &p.Points)
+	part, whole := finished(op.State, p.Phase, &p.Points)
 	_, rate, eta := op.pace()
 	text := fmt.Sprintf("%4s %s/%s", cell(share(part, whole)), amount(part), amount(whole))
 	if rate != "" {

@@ -39,6 +39,7 @@ type cli struct {
 	Health      healthCmd            `cmd:"" help:"Say whether the api and the backends are well."`
 	Doctor      doctorCmd            `cmd:"" help:"Examine the installation and say what to mend."`
 	DeadLetters deadLettersCmd       `cmd:"" help:"Browse, retry and drop what could not be carried out."`
+	Leases      leasesCmd            `cmd:"" help:"Say who holds what, and take it away."`
 	Completion  completionCmd        `cmd:"" help:"Print a script that completes commands in a shell."`
 
 	Version kong.VersionFlag `group:"Everywhere:" help:"Print the version and exit."`

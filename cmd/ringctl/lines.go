@@ -12,7 +12,8 @@ import (
 	"ringmaster/pkg/operation"
 )
 
-// objects prints one JSON object a line: the operation, whenever it has changed.
+// objects prints one JSON object a line, or one YAML document after the other: the
+// operation, whenever it has changed.
 type objects struct {
 	app  *app
 	last []byte
@@ -24,6 +25,12 @@ func (o *objects) show(raw []byte, _ *opView) {
 		return
 	}
 	o.last = b.Bytes()
+	if o.app.options.Output == outputYAML {
+		if text, err := toYAML(raw); err == nil {
+			fmt.Fprintf(o.app.out, "---\n%s", text)
+		}
+		return
+	}
 	fmt.Fprintf(o.app.out, "%s\n", o.last)
 }
 
@@ -70,7 +77,7 @@ func lineOf(op *opView) string {
 	parts := []string{op.stateText()}
 	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
 	if done, rate, eta := op.pace(); done != "" {
-		part, whole := finished(p.Phase, &p.Points)
+		part, whole := finished(op.State, p.Phase, &p.Points)
 		add("%s %s %s of %s points", p.Phase, done, amount(part), amount(whole))
 		if rate != "" {
 			add("%s", rate)
@@ -80,7 +87,7 @@ func lineOf(op *opView) string {
 		}
 	}
 	if !op.State.Terminal() && len(p.Backends) > 0 {
-		add("backends: %s", backendsText(p))
+		add("backends: %s", backendsText(op))
 	}
 	if t := &p.Tasks; t.Failed > 0 {
 		add("%d of %d tasks failed", t.Failed, t.Total)
@@ -94,11 +101,12 @@ func lineOf(op *opView) string {
 // maxOnLine bounds the backends and waits that a line has.
 const maxOnLine = 4
 
-func backendsText(p *operation.Progress) string {
+func backendsText(op *opView) string {
+	p := &op.Progress
 	var texts []string
 	for _, url := range slices.Sorted(maps.Keys(p.Backends)) {
 		b := p.Backends[url]
-		part, whole := finished(p.Phase, &b.Points)
+		part, whole := finished(op.State, p.Phase, &b.Points)
 		if whole > 0 {
 			texts = append(texts, b.Name+" "+share(part, whole))
 		}
@@ -141,6 +149,13 @@ func ending(op *opView) string {
 	}
 	if op.Result != nil && op.Result.Note != "" {
 		text += ": " + op.Result.Note
+	}
+	switch op.State {
+	case operation.PartiallyFailed, operation.Failed:
+		text += fmt.Sprintf("; next: ringctl ops report %s, ringctl ops retry %s", op.ID, op.ID)
+	case operation.Cancelled:
+		text += "; next: ringctl ops report " + op.ID
+	default:
 	}
 	return cell(text)
 }

@@ -174,7 +174,7 @@ func (op *opView) stateText() string {
 
 // pace is how far an operation is, how fast it goes and how long it takes.
 func (op *opView) pace() (done, rate, eta string) {
-	part, whole := finished(op.Progress.Phase, &op.Progress.Points)
+	part, whole := finished(op.State, op.Progress.Phase, &op.Progress.Points)
 	done = share(part, whole)
 	if op.State.Terminal() {
 		return done, "", ""
@@ -219,11 +219,14 @@ func (a *app) operation(o one) ([]byte, *opView, error) {
 }
 
 // opsPlanCmd shows the plan of an operation.
-type opsPlanCmd struct{ one }
+type opsPlanCmd struct {
+	one
+	planShown
+}
 
 // Help are the command's examples.
 func (*opsPlanCmd) Help() string {
-	return examples("ringctl ops plan "+sampleID, "ringctl ops plan "+sampleID+" -o json")
+	return examples("ringctl ops plan "+sampleID, "ringctl ops plan "+sampleID+" --all", "ringctl ops plan "+sampleID+" -o json")
 }
 
 // Run shows it.
@@ -232,7 +235,7 @@ func (c *opsPlanCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	return a.showPlan(op)
+	return a.showPlan(op, c.planShown)
 }
 
 // opsWatchCmd follows an operation.
@@ -244,7 +247,8 @@ type opsWatchCmd struct {
 // Help are the command's examples.
 func (*opsWatchCmd) Help() string {
 	return examples("ringctl ops watch "+sampleID, "ringctl ops watch "+sampleID+" -o json", "ringctl ops watch "+sampleID+" --every 1m") + `
-It shows a bar for each backend at a terminal, lines elsewhere, and with -o json one JSON object a line. The exit code tells
+It shows a bar for each backend at a terminal, lines elsewhere, and with -o json one JSON object a line, with
+-o yaml one document after the other. The exit code tells
 how the operation has ended: 0 succeeded, 3 partially failed, 4 failed, 5 cancelled. Ctrl-C stops watching (130); the
 operation goes on.`
 }

@@ -38,6 +38,13 @@ type planKindCmd[M move] struct {
 	LimitBytes  *int64 `help:"Plan for at most so many bytes a second." placeholder:"N"`
 	Slots       *int   `help:"Plan for at most so many tasks at one backend." placeholder:"N"`
 	Reason      string `help:"Why, for the audit trail." placeholder:"TEXT"`
+
+	planShown
+}
+
+// planShown says how much of a plan is shown.
+type planShown struct {
+	All bool `help:"List every measurement that moves, not only the largest."`
 }
 
 // Help are the command's examples.
@@ -46,6 +53,7 @@ func (c *planKindCmd[M]) Help() string {
 	for _, s := range c.Move.samples() {
 		lines = append(lines, "ringctl plan "+c.Move.kind()+" "+s)
 	}
+	lines[0] += " --all"
 	return examples(lines...) + `
 It is a dry run: nothing is written or dropped, and no circle is taken. Exit code 0 when it has been planned, 4 when that
 failed.`
@@ -80,11 +88,11 @@ func (c *planKindCmd[M]) Run(a *app) error {
 	if err := endOf(op.State); err != nil {
 		return err
 	}
-	return a.showPlan(op)
+	return a.showPlan(op, c.planShown)
 }
 
 // showPlan shows the plan of an operation, which may have nothing to do.
-func (a *app) showPlan(op *opView) error {
+func (a *app) showPlan(op *opView, how planShown) error {
 	raw, err := a.client.get(a.ctx, "/v1/operations/"+op.ID+"/plan", nil)
 	if p, ok := errors.AsType[*problemError](err); ok && p.Status == http.StatusNotFound && op.Result != nil {
 		return a.showValue(map[string]any{"operation_id": op.ID, "note": op.Result.Note}, func(w io.Writer) error {
@@ -100,7 +108,7 @@ func (a *app) showPlan(op *opView) error {
 		return err
 	}
 	return a.show(raw, func(w io.Writer) error {
-		p.table(w, op)
+		p.table(w, op, how)
 		return nil
 	})
 }
@@ -117,11 +125,25 @@ func (p *planView) name(i int) string {
 	return b.Name
 }
 
-func (p *planView) table(w io.Writer, op *opView) {
+// does is what an operation of a kind does to points.
+func does(kind string) string {
+	switch operation.Kind(kind) {
+	case operation.KindClear:
+		return "drops"
+	case operation.KindVerify:
+		return "compares"
+	case operation.KindRecovery, operation.KindResync:
+		return "compares, and copies where they are missing,"
+	default:
+		return "moves"
+	}
+}
+
+func (p *planView) table(w io.Writer, op *opView, how planShown) {
 	t := &p.Totals
 	fmt.Fprintf(w, "operation %s: %s, %s\n", op.ID, op.Kind, op.State)
-	fmt.Fprintf(w, "moves about %s points, %s (estimated): %d measurements of %d databases in %d slices, %d tasks\n",
-		amount(t.Points), size(t.Bytes), t.Measurements, t.Databases, t.Slices, t.Tasks)
+	fmt.Fprintf(w, "%s about %s points, %s (estimated): %d measurements of %d databases in %d slices, %d tasks\n",
+		does(op.Kind), amount(t.Points), size(t.Bytes), t.Measurements, t.Databases, t.Slices, t.Tasks)
 	if d := p.Duration; d != nil {
 		fmt.Fprintf(w, "takes %s to %s\n", seconds(d.LowSeconds), seconds(d.HighSeconds))
 	}
@@ -136,11 +158,16 @@ func (p *planView) table(w io.Writer, op *opView) {
 		}
 	}
 	p.balanceTable(w)
-	if movers := p.movers(); len(movers) > 0 {
+	if how.All {
+		p.measurementTable(w)
+	} else if movers := p.movers(); len(movers) > 0 {
 		title(w, "TOP MOVERS")
 		row(w, "DATABASE", "MEASUREMENT", "FROM", "TO", "POINTS", "BYTES")
 		for _, m := range movers {
 			row(w, m.Database, m.Measurement, m.From, m.To, amount(m.Points), size(m.Bytes))
+		}
+		if over := len(p.Measurements) + p.MeasurementsLeftOut - len(movers); over > 0 {
+			fmt.Fprintf(w, "and %d more; --all lists them\n", over)
 		}
 	}
 	if len(p.Refusals) > 0 {
@@ -166,6 +193,21 @@ func (p *planView) table(w io.Writer, op *opView) {
 		for _, n := range notes {
 			fmt.Fprintf(w, "- %s\n", cell(n))
 		}
+	}
+}
+
+// measurementTable lists every measurement that moves.
+func (p *planView) measurementTable(w io.Writer) {
+	if len(p.Measurements) == 0 {
+		return
+	}
+	title(w, "MEASUREMENTS")
+	row(w, "DATABASE", "MEASUREMENT", "FROM", "TO", "SLICES", "POINTS", "BYTES")
+	for _, m := range p.Measurements {
+		row(w, m.Database, m.Measurement, p.name(m.From), p.name(m.To), m.Slices, amount(m.Points), size(m.Bytes))
+	}
+	if p.MeasurementsLeftOut > 0 {
+		fmt.Fprintf(w, "and %d more that the plan does not name\n", p.MeasurementsLeftOut)
 	}
 }
 

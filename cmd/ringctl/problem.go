@@ -97,6 +97,10 @@ func (p *problemError) next() string {
 		return "ringctl ops get " + p.OperationID
 	case "no_such_operation":
 		return "ringctl ops list"
+	case "no_such_lease":
+		return "ringctl leases list"
+	case "no_such_dead_letter":
+		return "ringctl dead-letters list"
 	case "not_implemented":
 		return "ringctl health says which release the api is of"
 	case "idempotency_key_reused":

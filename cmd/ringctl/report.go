@@ -4,20 +4,27 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"time"
 
 	"ringmaster/pkg/operation"
 )
 
 // opsReportCmd shows the verification report.
-type opsReportCmd struct{ one }
+type opsReportCmd struct {
+	one
+	Problems int `default:"20" help:"At most so many problems in the table; 0 means all." placeholder:"N"`
+}
 
 // Help are the command's examples.
 func (*opsReportCmd) Help() string {
-	return examples("ringctl ops report "+sampleID, "ringctl ops report "+sampleID+" -o json")
+	return examples("ringctl ops report "+sampleID, "ringctl ops report "+sampleID+" --problems 0", "ringctl ops report "+sampleID+" -o json")
 }
 
 // Run shows it.
 func (c *opsReportCmd) Run(a *app) error {
+	if c.Problems < 0 {
+		return usageError("--problems %d: use a number of problems, or 0 for all", c.Problems)
+	}
 	raw, err := a.client.get(a.ctx, c.path("report"), nil)
 	if err != nil {
 		return err
@@ -27,23 +34,34 @@ func (c *opsReportCmd) Run(a *app) error {
 		return err
 	}
 	return a.show(raw, func(w io.Writer) error {
-		reportTable(w, &r)
+		reportTable(w, &r, c.Problems)
 		return nil
 	})
 }
 
-func reportTable(w io.Writer, r *operation.Report) {
+func reportTable(w io.Writer, r *operation.Report, most int) {
 	verdict := "everything that was to be proven is proven"
 	if !r.Equal {
-		verdict = "NOT everything is proven; see the problems"
+		verdict = "NOT everything is proven"
+		if len(r.Problems) > 0 {
+			verdict += "; see the problems"
+		}
 	}
 	fmt.Fprintf(w, "operation %s: %s\n", r.OperationID, verdict)
-	row(w, "Slices:", fmt.Sprintf("%d of %d equal (%d by count, %d by points), %d unequal",
-		r.Slices.Equal, r.Slices.Total, r.Slices.ByCount, r.Slices.ByPoints, r.Slices.Unequal))
+	slices := fmt.Sprintf("%d of %d equal (%d by count, %d by points), %d unequal",
+		r.Slices.Equal, r.Slices.Total, r.Slices.ByCount, r.Slices.ByPoints, max(min(r.Slices.Unequal, r.Slices.Total-r.Slices.Equal-r.NotVerified), 0))
+	if r.NotVerified > 0 {
+		slices += fmt.Sprintf(", %d not compared", r.NotVerified)
+	}
+	row(w, "Slices:", slices)
 	row(w, "Points:", fmt.Sprintf("%d at the source, %d at the destination", r.Points.Source, r.Points.Destination))
-	row(w, "Missing:", r.Missing)
-	row(w, "Extra:", r.Extra)
-	row(w, "Different:", r.Different)
+	row(w, "Missing:", withExample(r.Missing, r.Examples.Missing))
+	row(w, "Extra:", withExample(r.Extra, r.Examples.Extra))
+	row(w, "Different:", withExample(r.Different, r.Examples.Different))
+	if f := r.Repair; f != nil {
+		row(w, "Repaired:", fmt.Sprintf("%d points copied from %s; left: %d missing, %d extra, %d different",
+			f.Copied, f.From, f.Left.Missing, f.Left.Extra, f.Left.Different))
+	}
 	for _, n := range []struct {
 		name  string
 		count int64
@@ -63,24 +81,75 @@ func reportTable(w io.Writer, r *operation.Report) {
 	if r.Depth != "" {
 		row(w, "Depth:", r.Depth)
 	}
-	if len(r.Problems) > 0 {
-		title(w, "PROBLEMS")
-		row(w, "DATABASE", "MEASUREMENT", "FROM", "TO", "SOURCE", "DESTINATION", "MISSING", "EXTRA", "DIFFERENT", "WHAT", "EXAMPLE")
+	standingTable(w, r.Moves)
+	problemTable(w, r, most)
+	for _, n := range r.Notes {
+		fmt.Fprintf(w, "note: %s\n", cell(n))
 	}
-	for i := range r.Problems {
+}
+
+// withExample is a number of points with one of them.
+func withExample(n int64, e *operation.Example) string {
+	if e == nil {
+		return fmt.Sprint(n)
+	}
+	values := ""
+	switch {
+	case e.Source != "" && e.Destination != "":
+		values = fmt.Sprintf(": %s at the source, %s at the destination", e.Source, e.Destination)
+	case e.Source != "":
+		values = ": " + e.Source + " at the source"
+	case e.Destination != "":
+		values = ": " + e.Destination + " at the destination"
+	}
+	return fmt.Sprintf("%d, for example %s.%s %s at %s, field %s%s", n, e.Database, e.RetentionPolicy, e.Series, e.Time.UTC().Format(time.RFC3339Nano), e.Field, values)
+}
+
+// standingTable says what is where.
+func standingTable(w io.Writer, moves []operation.MoveStanding) {
+	if len(moves) == 0 {
+		return
+	}
+	title(w, "WHAT IS WHERE")
+	row(w, "FROM", "TO", "SLICES", "COPIED", "COMPARED", "DROPPED", "FAILED", "POINTS COPIED", "COMPARED", "DROPPED")
+	for i := range moves {
+		m := &moves[i]
+		row(w, m.Source, m.Destination, m.Slices.Total, m.Slices.Copied, m.Slices.Verified, m.Slices.Dropped, m.Slices.Failed,
+			m.Points.Copied, m.Points.Verified, m.Points.Dropped)
+	}
+}
+
+// instant is a time in nanoseconds.
+func instant(ns int64) string { return time.Unix(0, ns).UTC().Format(time.RFC3339Nano) }
+
+// problemTable lists the first problems; most is how many, 0 means all.
+func problemTable(w io.Writer, r *operation.Report, most int) {
+	if len(r.Problems) == 0 {
+		return
+	}
+	if most <= 0 {
+		most = len(r.Problems)
+	}
+	title(w, "PROBLEMS")
+	row(w, "DATABASE", "MEASUREMENT", "SINCE", "UNTIL", "FROM", "TO", "SOURCE", "DESTINATION", "MISSING", "EXTRA", "DIFFERENT", "WHAT", "EXAMPLE")
+	for i := range r.Problems[:min(most, len(r.Problems))] {
 		p := &r.Problems[i]
 		what := p.Resolution
 		if p.Code != "" {
 			what = p.Code + " " + p.Detail
 		}
-		row(w, p.Slice.Database+"."+p.Slice.RetentionPolicy, p.Slice.Measurement, p.SourceURL, p.DestURL, p.Source, p.Destination,
+		database, since, until := "", "", ""
+		if s := &p.Slice; s.Database != "" {
+			database, since, until = s.Database+"."+s.RetentionPolicy, instant(s.From), instant(s.To)
+		}
+		row(w, database, p.Slice.Measurement, since, until, p.SourceURL, p.DestURL, p.Source, p.Destination,
 			p.Missing, p.Extra, p.Different, what, p.Example)
 	}
-	if r.Unreported > 0 {
-		fmt.Fprintf(w, "and %d more\n", r.Unreported)
+	if over := len(r.Problems) - most; over > 0 {
+		fmt.Fprintf(w, "and %d more; --problems 0 lists them\n", over)
 	}
-	for _, n := range r.Notes {
-		fmt.Fprintf(w, "note: %s\n", cell(n))
+	if r.Unreported > 0 {
+		fmt.Fprintf(w, "and %d that the report does not hold\n", r.Unreported)
 	}
 }
 

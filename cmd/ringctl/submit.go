@@ -13,7 +13,7 @@ import (
 // following are the flags of commands that may stay until an operation has ended.
 type following struct {
 	Watch bool `help:"Show how it goes until it has ended, and exit as it did." xor:"follow"`
-	Wait  bool `help:"Wait in silence until it has ended, and exit as it did." xor:"follow"`
+	Wait  bool `help:"Wait until it has ended, print how, and exit as it did." xor:"follow"`
 }
 
 // submission are the flags of commands that start an operation.
@@ -124,6 +124,18 @@ func (f *following) follow(a *app, id string) error {
 	op, err := a.watch(id, watching{quiet: f.Wait})
 	if err != nil {
 		return err
+	}
+	if f.Wait {
+		raw, op, err := a.operation(one{id})
+		if err != nil {
+			return err
+		}
+		if err := a.show(raw, func(w io.Writer) error {
+			fmt.Fprintln(w, ending(op))
+			return nil
+		}); err != nil {
+			return err
+		}
 	}
 	return endOf(op.State)
 }

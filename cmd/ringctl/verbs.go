@@ -270,9 +270,9 @@ func (c *opsAuditCmd) Run(a *app) error {
 		return err
 	}
 	return a.show(raw, func(w io.Writer) error {
-		row(w, "AT", "ACTION", "WHO", "FROM", "REASON")
+		row(w, "AT", "ACTION", "WHO", "FROM", "REASON", "CHANGE")
 		for _, e := range trail.Items {
-			row(w, clock(&e.At), e.Action, e.Who, e.Origin, e.Reason)
+			row(w, clock(&e.At), e.Action, e.Who, e.Origin, e.Reason, e.Change)
 		}
 		return nil
 	})

@@ -44,12 +44,19 @@ type attemptView struct {
 	Error      *operation.Error `json:"error"`
 }
 
-// finished is how much of the points is done: of the phase that they are in.
-func finished(phase operation.Phase, p *operation.PointCounts) (done, whole int64) {
+// finished is how much of the points is done: of the phase that they are in. What has
+// ended, but not well, has done no more than it has.
+func finished(state operation.State, phase operation.Phase, p *operation.PointCounts) (done, whole int64) {
 	moved := p.Copied + p.Unchanged + p.Dropped
 	switch phase {
 	case operation.PhaseDone:
-		return max(moved, p.Verified), max(moved, p.Verified)
+		done = max(moved, p.Verified)
+		switch state {
+		case operation.PartiallyFailed, operation.Failed, operation.Cancelled:
+			return done, max(done, p.Estimated)
+		default:
+			return done, done
+		}
 	case operation.PhaseCompare:
 		return p.Verified, max(p.Estimated, p.Verified)
 	case operation.PhaseVerify:
@@ -64,8 +71,10 @@ type planView struct {
 	Backends     []operation.PlanBackend     `json:"backends"`
 	Moves        []operation.PlanMove        `json:"moves"`
 	Measurements []operation.PlanMeasurement `json:"measurements"`
-	Totals       operation.PlanTotals        `json:"totals"`
-	Notes        []string                    `json:"notes"`
+	// MeasurementsLeftOut counts those that are not listed.
+	MeasurementsLeftOut int                  `json:"measurements_left_out"`
+	Totals              operation.PlanTotals `json:"totals"`
+	Notes               []string             `json:"notes"`
 
 	operation.Preview
 }

@@ -208,9 +208,9 @@ func (a *app) display(how watching) display {
 	switch {
 	case how.quiet:
 		return &silent{app: a}
-	case a.options.Output == outputJSON:
+	case a.options.Output != outputTable:
 		return &objects{app: a}
-	case a.options.Output == outputTable && isTerminal(a.out):
+	case isTerminal(a.out):
 		return newBars(a)
 	default:
 		every := how.every

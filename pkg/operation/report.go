@@ -8,12 +8,15 @@ type Report struct {
 	Depth Depth `json:"depth"`
 	// Equal is true when every slice is proven and the owners hold no other
 	// value anywhere for a point of a source.
-	Equal     bool         `json:"equal"`
-	Slices    SliceTotals  `json:"slices"`
-	Points    ReportPoints `json:"points"`
-	Missing   int64        `json:"missing"`
-	Extra     int64        `json:"extra"`
-	Different int64        `json:"different"`
+	Equal  bool        `json:"equal"`
+	Slices SliceTotals `json:"slices"`
+	// NotVerified counts the slices that were not compared: those counted as unequal
+	// for that, and those that nobody came to.
+	NotVerified int          `json:"not_verified"`
+	Points      ReportPoints `json:"points"`
+	Missing     int64        `json:"missing"`
+	Extra       int64        `json:"extra"`
+	Different   int64        `json:"different"`
 	// Examples are one point of each of these kinds.
 	Examples Examples `json:"examples,omitzero"`
 	Expired  int64    `json:"expired"`

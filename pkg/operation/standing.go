@@ -47,6 +47,9 @@ func (r *Report) Interrupt(note string) {
 		total.Add(&r.Moves[i])
 	}
 	r.Equal = false
-	r.Slices.Total = max(r.Slices.Total, total.Slices.Total)
+	if over := total.Slices.Total - r.Slices.Total; over > 0 {
+		r.Slices.Total += over
+		r.NotVerified += over
+	}
 	r.Notes = append(r.Notes, note)
 }

@@ -148,7 +148,7 @@ func (v *Verdict) Report(id string, depth Depth) Report {
 	return Report{
 		OperationID: id, Depth: depth,
 		Equal:  v.Slices.Equal == v.Slices.Total && v.Slices.Unequal == 0 && v.Missing == 0 && v.Different == 0,
-		Slices: v.Slices, Points: v.Points,
+		Slices: v.Slices, NotVerified: v.NotVerified, Points: v.Points,
 		Missing: v.Missing, Extra: v.Extra, Different: v.Different, Examples: v.Examples, Expired: v.Expired,
 		Replaced: v.Replaced, Returned: v.Returned, Unchanged: v.Unchanged, Dropped: v.Dropped, Kept: v.Kept,
 		Problems: problems, Unreported: v.LeftOut, Notes: notes,
@@ -221,6 +221,7 @@ func (v *Verdict) AddUnjudged(verify, of *Task) {
 	}
 	v.Slices.Total += n
 	v.Slices.Unequal += n
+	v.NotVerified += n
 	p := Problem{SourceURL: of.Source, DestURL: of.Destination, Code: CodeNotVerified, Detail: fmt.Sprintf("%d slices of task %s were not verified", n, of.ID)}
 	if verify.Error != nil {
 		p.Detail += ": " + verify.Error.Detail
