@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
-	"strings"
 
 	"ringmaster/pkg/lineproto"
 )
@@ -71,9 +70,9 @@ type Frame struct {
 	// Points is how many lines it has, MinTime and MaxTime are their times.
 	Points           int64
 	MinTime, MaxTime int64
-	// FirstSeries is the series of the first line as it stands there: measurement and
-	// tags, escaped.
-	FirstSeries string
+	// FirstTags are the tags of the first line as they stand there, escaped, with the
+	// comma before them; empty if it has none.
+	FirstTags string
 	// Checksum is the CRC-32C of the frame as it lies in the file.
 	Checksum uint32
 }
@@ -138,7 +137,6 @@ func appendFootBody(dst []byte, f *foot) []byte {
 		dst = append(dst, byte(field.Kind))
 		dst = appendText(dst, field.Name)
 	}
-	measurement := escapedMeasurement(f.Datasource.Measurement)
 	dst = binary.AppendUvarint(dst, uint64(len(f.frames)))
 	for i := range f.frames {
 		frame := &f.frames[i]
@@ -146,7 +144,7 @@ func appendFootBody(dst []byte, f *foot) []byte {
 			dst = binary.AppendUvarint(dst, uint64(n))
 		}
 		dst = appendSpan(dst, f.Window.From, frame.MinTime, frame.MaxTime)
-		dst = appendText(dst, strings.TrimPrefix(frame.FirstSeries, measurement))
+		dst = appendText(dst, frame.FirstTags)
 		dst = binary.LittleEndian.AppendUint32(dst, frame.Checksum)
 	}
 	return dst
@@ -161,11 +159,6 @@ func appendSpan(dst []byte, from, first, last int64) []byte {
 func appendText(dst []byte, s string) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(s)))
 	return append(dst, s...)
-}
-
-// escapedMeasurement is a measurement's name as it stands in lines.
-func escapedMeasurement(name string) string {
-	return strings.NewReplacer(",", `\,`, " ", `\ `).Replace(name)
 }
 
 // parseFoot reads the body of a foot and checks what can be checked without the
@@ -229,9 +222,8 @@ func (r *fieldReader) readFields(f *foot) {
 
 // readFrames reads the index.
 func (r *fieldReader) readFrames(f *foot, room int64) {
-	n := r.uvarint("number of frames", 0, int64(len(r.rest))/leastFrameEntry)
+	n := r.uvarint("number of frames", 0, min(MaxFrames, int64(len(r.rest))/leastFrameEntry))
 	f.frames = make([]Frame, 0, n)
-	measurement := escapedMeasurement(f.Datasource.Measurement)
 	offset := int64(headSize)
 	for range n {
 		e := Frame{Offset: offset}
@@ -240,7 +232,7 @@ func (r *fieldReader) readFrames(f *foot, room int64) {
 		e.Points = r.uvarint("points of a frame", 1, e.Raw)
 		e.MinTime = r.later(f.Window.From, "first time of a frame")
 		e.MaxTime = r.later(e.MinTime, "last time of a frame")
-		e.FirstSeries = measurement + r.text("first series of a frame")
+		e.FirstTags = r.text("first tags of a frame")
 		e.Checksum = r.uint32("checksum of a frame")
 		if r.err != nil {
 			return

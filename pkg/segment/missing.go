@@ -179,7 +179,6 @@ func parseMissing(text []byte) (m MissingLine, problem string, fused bool) {
 	if len(rest) == 0 {
 		return m, "is empty", false
 	}
-	var ids [3]ID
 	for n := 1; len(rest) > 0; n++ {
 		var word []byte
 		var quoted, ok bool
@@ -189,8 +188,9 @@ func parseMissing(text []byte) (m MissingLine, problem string, fused bool) {
 		switch {
 		case n > missingWords:
 			return MissingLine{}, fmt.Sprintf("has more than %d fields", missingWords), true
-		case n <= len(ids):
-			if ids[n-1], ok = parseID(word); !ok || quoted {
+		case n <= 3:
+			id := m.id(n)
+			if *id, ok = parseID(word); !ok || quoted {
 				// Three ids and the three of the next line, for one, make a word of two.
 				return MissingLine{}, fmt.Sprintf("has %.64q as its %s id, which is none", word, idNames()[n-1]), len(word) > IDLength
 			}
@@ -218,8 +218,19 @@ func parseMissing(text []byte) (m MissingLine, problem string, fused bool) {
 			return MissingLine{}, fmt.Sprintf("has %d of the three ids", n), false
 		}
 	}
-	m.Segment, m.Datasource, m.Dataspace = ids[0], ids[1], ids[2]
 	return m, "", false
+}
+
+// id is the id that is the n-th field.
+func (m *MissingLine) id(n int) *ID {
+	switch n {
+	case 1:
+		return &m.Segment
+	case 2:
+		return &m.Datasource
+	default:
+		return &m.Dataspace
+	}
 }
 
 func idNames() [3]string { return [3]string{"segment", "datasource", "dataspace"} }

@@ -256,15 +256,19 @@ func (r *Rows) lookUp(b []byte) (column, value int, err error) {
 	if eq == 0 || eq >= len(b) {
 		return 0, 0, fmt.Errorf("%w: no field in %.64q", errLine, b)
 	}
-	name := unescape(b[:eq], `, ="`)
-	column, known := r.columns[name]
-	if !known {
-		if r.room -= len(name) + fieldEntry; r.room < 0 {
-			return 0, 0, fmt.Errorf("%w: more fields than a segment has", errLine)
+	column, known := r.columns[string(b[:eq])]
+	if !known || bytes.IndexByte(b[:eq], '\\') >= 0 {
+		name := unescape(b[:eq], `, ="`)
+		if column, known = r.columns[name]; !known {
+			if r.room -= len(name) + fieldEntry; r.room < 0 {
+				return 0, 0, fmt.Errorf("%w: more fields than a segment has", errLine)
+			}
+			column = r.addColumn(name)
 		}
-		column = r.addColumn(name)
 	}
-	r.keys[column] = bytes.Clone(b[:eq+1])
+	if !bytes.Equal(r.keys[column], b[:eq+1]) {
+		r.keys[column] = bytes.Clone(b[:eq+1])
+	}
 	return column, eq + 1, nil
 }
 

@@ -26,8 +26,10 @@ const (
 	MaxFrame = 32 << 20
 	// FrameTarget is how many bytes of line protocol a frame has usually.
 	FrameTarget = 1 << 20
-	// MaxFoot is how many bytes header and index take at most.
-	MaxFoot = 8 << 20
+	// MaxFoot is how many bytes header and index take at most, and MaxFrames how many
+	// frames there are.
+	MaxFoot   = 8 << 20
+	MaxFrames = 1 << 16
 )
 
 // Errors that the Writer wraps, beside [lineproto.ErrUnrepresentable].

@@ -90,10 +90,6 @@ type verifier struct {
 	measurement string
 }
 
-// maxFrames bounds the index while it is made from the frames: as many as a foot can
-// name.
-const maxFrames = MaxFoot / leastFrameEntry
-
 func (v *verifier) run() error {
 	v.head = make([]byte, headSize)
 	if _, err := io.ReadFull(v.in, v.head); err != nil {
@@ -119,7 +115,7 @@ func (v *verifier) run() error {
 		if err := v.frame(magic); err != nil {
 			return err
 		}
-		if names += leastFrameEntry + len(v.frames[len(v.frames)-1].FirstSeries); names > MaxFoot+maxFrames {
+		if names += len(v.frames[len(v.frames)-1].FirstTags); names > MaxFoot || len(v.frames) > MaxFrames {
 			return damaged("file", v.at, "more frames than a foot can name")
 		}
 	}
@@ -127,7 +123,7 @@ func (v *verifier) run() error {
 
 // took counts bytes of the file.
 func (v *verifier) took(b []byte) {
-	v.whole.Write(b) //nolint:gosec // a hash never fails
+	v.whole.Write(b) // a hash never fails
 	v.at += int64(len(b))
 }
 
@@ -155,7 +151,7 @@ func (v *verifier) frame(magic []byte) error {
 	if v.raw, err = unpack(v.decoder, v.packed, v.raw[:0]); err != nil {
 		return &DamagedError{Part: part, Offset: at, Problem: "it can't be unpacked", Err: err}
 	}
-	v.lines.Write(v.raw) //nolint:gosec // a hash never fails
+	v.lines.Write(v.raw) // a hash never fails
 	f := Frame{Offset: at, Length: int64(len(v.packed)), Raw: int64(len(v.raw)), Checksum: checksum(0, v.packed)}
 	if err := v.read(&f); err != nil {
 		return &DamagedError{Part: part, Offset: at, Problem: "its lines are wrong", Err: err}
@@ -187,7 +183,7 @@ func (v *verifier) read(f *Frame) error {
 		}
 		v.last = ns
 		if f.Points == 0 {
-			f.MinTime, f.MaxTime, f.FirstSeries = ns, ns, string(v.rows.Key())
+			f.MinTime, f.MaxTime, f.FirstTags = ns, ns, tagsOf(v.rows.Key())
 		}
 		f.Points++
 		f.MinTime, f.MaxTime = min(f.MinTime, ns), max(f.MaxTime, ns)

@@ -70,6 +70,8 @@ type Writer struct {
 	buf    []byte
 	packed []byte
 	room   int // how long buf may become in this part
+
+	limit int64 // of a file
 }
 
 // kind is what is known of a field.
@@ -99,7 +101,7 @@ func NewWriter() (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Writer{packer: p, whole: sha256.New(), lines: sha256.New(), kinds: map[string]*kind{}}, nil
+	return &Writer{limit: MaxSize, packer: p, whole: sha256.New(), lines: sha256.New(), kinds: map[string]*kind{}}, nil
 }
 
 // Reset begins another window. What was unfinished is forgotten.
@@ -287,11 +289,19 @@ func (w *Writer) take(r *row, ns int64, values []lineproto.Value) {
 	w.foot.Values += r.values
 	f := &w.frame
 	if f.Points == 0 {
-		f.FirstSeries = string(w.key[:len(w.key)-1])
+		f.FirstTags = tagsOf(w.key[:len(w.key)-1])
 		f.MinTime, f.MaxTime = ns, ns
 	}
 	f.Points++
 	f.MinTime, f.MaxTime = min(f.MinTime, ns), max(f.MaxTime, ns)
+}
+
+// tagsOf are the tags in the key of a series, with the comma before them.
+func tagsOf(key []byte) string {
+	if comma := cut(key, ','); comma >= 0 {
+		return string(key[comma:])
+	}
+	return ""
 }
 
 // worst is how long a frame is at most whose lines have n bytes: what can't be
@@ -302,8 +312,8 @@ func worst(n int64) int64 { return n + n>>7 + 1<<10 }
 // full, which it is when a usual frame might not fit.
 func (w *Writer) measureRoom() {
 	w.room = 0
-	rest := MaxSize - w.written - int64(w.footSize) - frameEntry - maxSeries
-	if rest < worst(FrameTarget) || w.footSize > MaxFoot/2 {
+	rest := w.limit - w.written - int64(w.footSize) - frameEntry - maxSeries
+	if rest < worst(FrameTarget) || w.footSize > MaxFoot/2 || len(w.foot.frames) >= MaxFrames-1 {
 		return
 	}
 	w.room = int(min((rest-1<<10)/129*128, 2*MaxFrame))
@@ -317,7 +327,7 @@ func (w *Writer) write(b []byte) {
 	if w.err != nil {
 		return
 	}
-	w.whole.Write(b) //nolint:gosec // a hash never fails
+	w.whole.Write(b) // a hash never fails
 	n, err := w.out.Write(b)
 	if err == nil && n < len(b) {
 		err = io.ErrShortWrite
@@ -331,7 +341,7 @@ func (w *Writer) write(b []byte) {
 
 // flush writes the frame of these lines.
 func (w *Writer) flush(lines []byte) {
-	w.lines.Write(lines) //nolint:gosec // a hash never fails
+	w.lines.Write(lines) // a hash never fails
 	w.packed = w.packer.pack(w.packed[:0], lines, len(w.foot.frames))
 	f := &w.frame
 	f.Offset, f.Length, f.Raw = w.written, int64(len(w.packed)), int64(len(lines))
@@ -340,7 +350,7 @@ func (w *Writer) flush(lines []byte) {
 		return
 	}
 	w.foot.add(f)
-	w.footSize += frameEntry + len(f.FirstSeries)
+	w.footSize += frameEntry + len(f.FirstTags)
 	w.frame = Frame{}
 	w.measureRoom()
 }
