@@ -245,6 +245,9 @@ func (v *advice) of(op *opView) string {
 		return ""
 	}
 	v.given = op.State
+	if op.CancelRequested != nil {
+		return ""
+	}
 	switch op.State {
 	case operation.AwaitingApproval:
 		return fmt.Sprintf("operation %s is planned and held: ringctl ops plan %s, then ringctl ops approve %s", op.ID, op.ID, op.ID)

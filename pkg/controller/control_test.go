@@ -11,6 +11,7 @@ import (
 	"ringmaster/events"
 	"ringmaster/pkg/controller"
 	"ringmaster/pkg/operation"
+	waiting "ringmaster/pkg/patience"
 	"ringmaster/pkg/planner"
 )
 
@@ -153,6 +154,62 @@ func TestAPauseSurvivesEverybody(t *testing.T) {
 	_, err = r.controls().Resume(t.Context(), op.ID, by(""))
 	require.NoError(t, err)
 	r.finish(op.ID, operation.Succeeded)
+}
+
+// What is done stays in sight while a resumed operation waits before its tasks.
+func TestAResumedOperationShowsWhatIsDone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 10*time.Second, work{0, 1, 0, named("a", 3)})
+	g := newGate(operation.PhaseCopy)
+	first := make(chan struct{}, 1)
+	first <- struct{}{}
+	r.carrier.before = func(ctx context.Context, task operation.Task, s *operation.Slice) error {
+		select {
+		case <-first: // one slice is copied
+			return nil
+		default:
+			return g.before(ctx, task, s)
+		}
+	}
+	r.planner.preparing = func(n int, w waiting.Waiter) error {
+		if n > 1 {
+			w.Wait(&operation.Wait{Gate: "backend", Since: time.Now()})
+		}
+		return nil
+	}
+	r.control()
+	r.work(1)
+	op := r.submit(add)
+	await(t, g.arrived, "the second slice is at work")
+	_, err := r.controls().Pause(t.Context(), op.ID, by(""))
+	require.NoError(t, err)
+	r.idle(op.ID)
+	g.free()
+	_, err = r.controls().Resume(t.Context(), op.ID, by(""))
+	require.NoError(t, err)
+	r.awaitWait(op.ID, "backend")
+	for _, p := range r.events(op.ID, events.NounProgress) {
+		if e := p.(events.OperationProgress); len(e.Waits) == 1 && e.Waits[0].Gate == "backend" {
+			require.Equal(t, int64(pointsPerSlice), e.Progress.Points.Copied)
+		}
+	}
+	r.finish(op.ID, operation.Succeeded)
+}
+
+func TestACancelledOperationIsNotPaused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 10*time.Second, work{0, 1, 0, named("a", 1)})
+	g := newGate(operation.PhaseCopy)
+	r.carrier.before = g.before
+	r.control()
+	r.work(1)
+	op := r.submit(add)
+	await(t, g.arrived, "it is at work")
+	_, err := r.controls().Pause(t.Context(), op.ID, by(""))
+	require.NoError(t, err)
+	_, err = r.controls().Cancel(t.Context(), op.ID, by(""))
+	require.NoError(t, err)
+	require.Empty(t, r.finish(op.ID, operation.Cancelled).Conditions)
 }
 
 func TestAPausedPlanIsMadeAnew(t *testing.T) {

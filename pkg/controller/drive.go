@@ -170,7 +170,7 @@ func (t *turn) move(ctx context.Context, to operation.State, change func(*operat
 	if err != nil {
 		return err
 	}
-	next.Waits, next.Conditions = []operation.Wait{}, withoutStalled(next.Conditions)
+	next.Waits, next.Conditions = []operation.Wait{}, slices.DeleteFunc(withoutStalled(next.Conditions), isPaused)
 	if change != nil {
 		change(&next)
 	}
@@ -226,7 +226,7 @@ func (t *turn) failOn(ctx context.Context, err error) error {
 	after := t.options.Now().Sub(since)
 	if after >= t.options.GiveUp {
 		gaveUp := t.fail(ctx, "gave_up", fmt.Sprintf("%v (for %s; %s)", err, after.Round(time.Second),
-			operation.PersonMustAct("mend what it says and start the operation again: what is copied stays copied")))
+			operation.PersonMustAct("mend what it says and retry the operation: what is copied stays copied")))
 		if gaveUp != nil {
 			return errors.Join(err, gaveUp)
 		}

@@ -31,6 +31,9 @@ func (t *turn) runTasks(ctx context.Context, phase operation.Phase) error {
 		return err
 	}
 	t.plan, t.published, t.barred = &plan, map[string]time.Time{}, 0
+	if err := t.readProgress(ctx); err != nil {
+		return err
+	}
 	first := phase != operation.PhaseVerify && t.record.Value.Round == 1
 	if phase != operation.PhaseVerify {
 		if err := t.beginCopy(ctx); err != nil {
@@ -60,10 +63,24 @@ func (t *turn) runTasks(ctx context.Context, phase operation.Phase) error {
 	if err != nil {
 		return err
 	}
-	if t.view, err = t.newView(ctx); err != nil {
+	if t.view == nil {
+		if t.view, err = t.newView(ctx); err != nil {
+			return err
+		}
+	}
+	t.view.update(t.tasks)
+	return t.watchOver(ctx, phase, changes)
+}
+
+// readProgress reads how far an operation is that was begun before, for what is shown
+// until its tasks are watched.
+func (t *turn) readProgress(ctx context.Context) error {
+	var err error
+	if t.tasks, err = t.readTasks(ctx); err != nil || len(t.tasks) == 0 {
 		return err
 	}
-	return t.watchOver(ctx, phase, changes)
+	t.view, err = t.newView(ctx)
+	return err
 }
 
 // readTasks reads all tasks. It fails when one cannot be read: nothing may be
@@ -116,7 +133,7 @@ func (t *turn) fetch(ctx context.Context, id string) error {
 // errTaskLost ends an operation of whose tasks one is gone for good.
 func errTaskLost(id string) error {
 	return &operation.Error{Code: "task_lost", TaskID: id, Detail: fmt.Sprintf("the record of task %s is gone; %s", id,
-		operation.PersonMustAct("start the operation again: what is copied stays copied"))}
+		operation.PersonMustAct("retry the operation: what is copied stays copied"))}
 }
 
 // readShare bounds the part of the time that is spent on reading all tasks: of a

@@ -161,7 +161,7 @@ func (t *turn) carryApproved(ctx context.Context) error {
 	if difference != "" {
 		return &operation.Error{
 			Code:   operation.CodeSchemaChanged,
-			Detail: operation.Clip(difference + " since the plan was made, so it is not carried out; nothing was copied; start the operation again"),
+			Detail: operation.Clip(difference + " since the plan was made, so it is not carried out; nothing was copied; a retry plans it anew"),
 		}
 	}
 	return t.move(ctx, operation.Running, func(op *operation.Operation) { op.Progress.Phase = op.Kind.Work() })

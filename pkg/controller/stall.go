@@ -101,7 +101,11 @@ func (t *turn) waitAt(ctx context.Context, w *operation.Wait) {
 	if w != nil {
 		waits = append(waits, *w)
 	}
-	t.emitProgress(ctx, t.record.Value.Progress, waits)
+	progress := t.record.Value.Progress
+	if t.view != nil { // the record's is that of the plan
+		progress = t.view.progress(t.options.Now())
+	}
+	t.emitProgress(ctx, progress, waits)
 }
 
 // showStall stores the condition, or that there is none.

@@ -84,7 +84,7 @@ func ProblemOf(err error, now time.Time) (Problem, bool) {
 	case errors.As(err, &state):
 		return Problem{Status: http.StatusConflict, Code: "state_conflict", Detail: state.Error(), Hint: state.Remedy, OperationID: state.ID}, true
 	case errors.As(err, &dated):
-		return Problem{Status: http.StatusConflict, Code: dated.Code, Detail: dated.Error(), Hint: "start the operation again", OperationID: dated.ID}, true
+		return Problem{Status: http.StatusConflict, Code: dated.Code, Detail: dated.Error(), Hint: dated.Hint(), OperationID: dated.ID}, true
 	case errors.As(err, &full):
 		return Problem{Status: http.StatusInsufficientStorage, Code: "store_full", Detail: full.Error(), Hint: full.Hint()}, true
 	case errors.As(err, &disk):

@@ -44,7 +44,7 @@ func (t *transfer) atFloor(slow *slowError, s *operation.Slice) *operation.Error
 	return &operation.Error{Code: codeTimedOut, Detail: operation.Clip(fmt.Sprintf(
 		"%v; a window of %v, after %d halvings, is not cut any further (the floor is %v); %s",
 		slow, time.Duration(min(windowOf(s), math.MaxInt64)), s.Halved, t.FloorWindow,
-		operation.PersonMustAct("find out why the backend is so slow there, or allow it more time (-backend-timeout), and start the operation again: what is copied stays copied")))}
+		operation.PersonMustAct("find out why the backend is so slow there, or allow it more time (-backend-timeout), and retry the operation: what is copied stays copied")))}
 }
 
 // windowOf is how long a slice's window is.

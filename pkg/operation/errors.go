@@ -50,6 +50,14 @@ type OutdatedError struct {
 
 func (e *OutdatedError) Error() string { return e.Detail }
 
+// Hint says what can be done about it.
+func (e *OutdatedError) Hint() string {
+	if e.Code == CodeSchemaChanged {
+		return "retry the operation: it is planned anew and held again"
+	}
+	return "start the operation again"
+}
+
 // Codes of what makes a plan outdated, in errors of operations and of requests.
 const (
 	CodeEpochChanged  = "epoch_changed"

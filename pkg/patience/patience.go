@@ -124,7 +124,7 @@ func (p *Patience) Do(ctx context.Context, c Call, w Waiter, f func(context.Cont
 			return err
 		case refusal.Status == http.StatusUnauthorized, refusal.Status == http.StatusForbidden:
 			return gaveUp(c, true, "%v (%s)", err,
-				operation.PersonMustAct("check the credentials of this backend and start the operation again"))
+				operation.PersonMustAct("check the credentials of this backend and retry the operation"))
 		case refusal.Class != influx.Transient:
 			return err
 		}
@@ -199,7 +199,7 @@ func gaveUp(c Call, isAway bool, format string, args ...any) error {
 
 func tooLong(c Call, t trouble, err error, after time.Duration) error {
 	return gaveUp(c, t.kind == away, "%v (for %s; %s)", err, after.Round(time.Second),
-		operation.PersonMustAct("make the backend answer and start the operation again: what is copied stays copied"))
+		operation.PersonMustAct("make the backend answer and retry the operation: what is copied stays copied"))
 }
 
 // hopeless keeps a task from waiting for a backend that has just been given up

@@ -163,7 +163,7 @@ func (c *claim) SlicesOf(ctx context.Context, t *operation.Task) ([]operation.Sl
 // permanent fails the task for what no other attempt would find otherwise.
 func permanent(err error) error {
 	if errors.Is(err, ledger.ErrUnreadable) || errors.Is(err, ledger.ErrNoTask) || errors.Is(err, ledger.ErrNoDocument) {
-		return &operation.Error{Code: "record_unreadable", Detail: operation.Clip(err.Error() + "; " + operation.PersonMustAct("start the operation again: what is copied stays copied"))}
+		return &operation.Error{Code: "record_unreadable", Detail: operation.Clip(err.Error() + "; " + operation.PersonMustAct("retry the operation: what is copied stays copied"))}
 	}
 	return err
 }

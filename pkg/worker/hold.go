@@ -98,7 +98,7 @@ func setBack(t *operation.Task, now time.Time, detail string, limit time.Duratio
 	t.Remember(now, detail)
 	t.Setbacks++
 	lasted := now.Sub(*t.ErrorSince)
-	remedy := operation.PersonMustAct("mend what it says and start the operation again: what is copied stays copied")
+	remedy := operation.PersonMustAct("mend what it says and retry the operation: what is copied stays copied")
 	switch {
 	case t.Setbacks >= maxSetbacks:
 		t.Error = &operation.Error{Code: "too_many_attempts", TaskID: t.ID, Detail: operation.Clip(fmt.Sprintf(
@@ -264,7 +264,7 @@ func (c *claim) end(ctx context.Context, err error) error {
 				t.State, t.FinishedAt = operation.TaskFailed, &now
 				t.Error = &operation.Error{Code: "no_key", TaskID: t.ID, Detail: operation.Clip(fmt.Sprintf(
 					"no worker has the key file of the api, for %s (given up after %s): %v; %s", now.Sub(since).Round(time.Second), limit, err,
-					operation.PersonMustAct("start a worker with the key file of the api and start the operation again")))}
+					operation.PersonMustAct("start a worker with the key file of the api and retry the operation")))}
 				t.Remember(now, t.Error.Detail)
 				return
 			}
