@@ -35,7 +35,8 @@ func (o *operator) client() harness.Client {
 func (o *operator) act() {
 	switch o.dice.IntN(8) {
 	case 0, 1, 2:
-		o.submit(o.request())
+		kind, parameters := o.request()
+		o.submitRequest(map[string]any{"kind": kind, "parameters": parameters, "hold": o.dice.IntN(3) == 0, "dry_run": o.dice.IntN(10) == 0})
 	case 3:
 		if len(o.open()) == 0 {
 			o.reconfigure(!o.third)
@@ -46,14 +47,23 @@ func (o *operator) act() {
 			return
 		}
 		id := o.ids[max(0, len(o.ids)-1-o.dice.IntN(3))]
-		verb := []string{"pause", "resume", "resume", "cancel", "retry"}[o.dice.IntN(5)]
+		verb := []string{"pause", "resume", "resume", "cancel", "retry", "approve", "approve"}[o.dice.IntN(7)]
 		o.tell(id, verb)
 	}
 }
 
 func (o *operator) request() (operation.Kind, map[string]any) {
 	circle := o.dice.IntN(2)
-	switch o.dice.IntN(6) {
+	switch o.dice.IntN(8) {
+	case 6, 7:
+		p := map[string]any{"circle_id": circle, "depth": []string{"count", "digest"}[o.dice.IntN(2)]}
+		if o.dice.IntN(2) == 0 {
+			p["against_circle_id"] = 1 - circle
+			if o.dice.IntN(2) == 0 {
+				p["repair"], p["repair_from"] = true, []string{"circle", "against"}[o.dice.IntN(2)]
+			}
+		}
+		return operation.KindVerify, p
 	case 0:
 		return operation.KindRecovery, map[string]any{"from_circle_id": circle, "to_circle_id": 1 - circle}
 	case 1:
@@ -77,10 +87,14 @@ func (o *operator) rebalance() (operation.Kind, map[string]any) {
 }
 
 func (o *operator) submit(kind operation.Kind, parameters map[string]any) {
+	o.submitRequest(map[string]any{"kind": kind, "parameters": parameters})
+}
+
+func (o *operator) submitRequest(request map[string]any) {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	op, err := o.client().Submit(ctx, kind, parameters)
-	o.site.t.Logf("%s %v: %s %v", kind, parameters, op.ID, short(err))
+	op, err := o.client().SubmitRequest(ctx, request)
+	o.site.t.Logf("%v: %s %v", request, op.ID, short(err))
 	if err == nil {
 		o.ids = append(o.ids, op.ID)
 	}
@@ -199,7 +213,7 @@ func (o *operator) progresses() {
 			switch {
 			case err != nil:
 				return err
-			case now.State.Terminal(), now.State == operation.Paused, before.State != now.State, mark(now) != mark(before):
+			case now.State.Terminal(), now.State == operation.Paused, now.State == operation.AwaitingApproval, before.State != now.State, mark(now) != mark(before):
 				return nil
 			}
 			return fmt.Errorf("it is %s, as before: %s", now.State, mark(now))
@@ -221,8 +235,12 @@ func (o *operator) finish() {
 			if err != nil {
 				return err
 			}
-			if op.State == operation.Paused {
+			switch op.State {
+			case operation.Paused:
 				o.tell(id, "resume")
+			case operation.AwaitingApproval:
+				o.tell(id, "approve")
+			default:
 			}
 			if !op.State.Terminal() {
 				raw, _ := json.Marshal(op)

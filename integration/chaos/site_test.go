@@ -79,12 +79,12 @@ func (b *backend) restart(ctx context.Context) error {
 
 func newSite(t *testing.T, seed uint64) *site {
 	t.Helper()
+	bin := t.TempDir()
+	require.NoError(t, harness.BuildPrograms(t.Context(), bin))
+	binary, err := harness.BuildNATS(t.Context(), bin)
+	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	bin := t.TempDir()
-	require.NoError(t, harness.BuildPrograms(ctx, bin))
-	binary, err := harness.BuildNATS(ctx, bin)
-	require.NoError(t, err)
 	s := &site{t: t, witness: newWitness()}
 	s.nats, err = harness.StartNATS(ctx, filepath.Join(t.TempDir(), "nats"), binary)
 	require.NoError(t, err)

@@ -172,7 +172,7 @@ func (b *Bus) renewUnsynced(ctx context.Context, buckets []events.BucketSpec, re
 		})
 		cancel()
 		if err != nil {
-			return fmt.Errorf("making stream %s anew: %w", name, err)
+			return fmt.Errorf("making stream %s anew, for %d replicas (the NATS user must be allowed to publish on $JS.API.STREAM.DELETE.%s, as in deploy/nats/nats.conf): %w", name, replicas, name, err)
 		}
 	}
 	return nil

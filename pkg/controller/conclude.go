@@ -16,6 +16,9 @@ const maxRounds = 2
 // conclude moves the operation on when all tasks of a phase have ended.
 func (t *turn) conclude(ctx context.Context, phase operation.Phase) error {
 	progress := t.view.update(t.tasks).progress(t.options.Now())
+	if t.foreign(ctx) {
+		return errForeign
+	}
 	if phase == operation.PhaseCompare {
 		if err := t.awaitRepair(ctx); err != nil {
 			return err
@@ -64,6 +67,35 @@ func (t *turn) conclude(ctx context.Context, phase operation.Phase) error {
 			op.Result = nothingMoved(verdict)
 		}
 	})
+}
+
+// errForeign leaves an operation to the controllers of a later release.
+var errForeign = errors.New("the operation has tasks that this release does not know")
+
+// foreign reports, and shows, whether the operation has tasks that this release does
+// not know: a controller of a later release has driven it, and only such a one can say
+// what their ends mean.
+func (t *turn) foreign(ctx context.Context) bool {
+	var first *operation.Task
+	n := 0
+	for id := range t.tasks {
+		task := t.tasks[id].Value
+		if task.Kind.Carries(task.Phase) {
+			continue
+		}
+		if n++; first == nil || task.ID < first.ID {
+			first = &task
+		}
+	}
+	if first == nil {
+		return false
+	}
+	t.waitAt(ctx, &operation.Wait{
+		Gate:     "release",
+		Measured: fmt.Sprintf("%d tasks of a kind that this api does not know, such as %s (%s)", n, first.Kind.TaskName(first.Phase), first.ID),
+		Limit:    "an api of the later release that has made them", Since: first.CreatedAt.UTC(), TaskID: first.ID,
+	})
+	return true
 }
 
 // verdict joins the verdicts of all tasks. A slice that was copied again counts

@@ -68,6 +68,9 @@ func (c *Controller) drive(ctx context.Context, id string) error {
 		}
 		t := &turn{Controller: c, record: record}
 		again, err := t.interruptibly(ctx)
+		if errors.Is(err, errForeign) {
+			return nil // its lease is free for a controller that knows them
+		}
 		if err != nil && !errors.Is(err, ledger.ErrConflict) && !errors.Is(err, errInterrupted) {
 			again, err = true, t.failOn(ctx, err)
 		}

@@ -15,10 +15,12 @@ import (
 	"ringmaster/pkg/controller"
 	"ringmaster/pkg/influx"
 	"ringmaster/pkg/ledger"
+	"ringmaster/pkg/mover"
 	"ringmaster/pkg/operation"
 	waiting "ringmaster/pkg/patience"
 	"ringmaster/pkg/planner"
 	"ringmaster/pkg/topology"
+	"ringmaster/pkg/worker"
 )
 
 const ttl = time.Second
@@ -389,6 +391,79 @@ func TestAnOperationThatStallsSaysSo(t *testing.T) {
 	for i := range told {
 		require.Equal(t, i%2 == 0, told[i].Stalled, "beginning and end take turns")
 	}
+}
+
+// admitting carries a task out under a limit that lets a little through now and then.
+type admitting struct {
+	*carrier
+
+	goOn chan struct{}
+}
+
+func (a *admitting) Run(ctx context.Context, job mover.Job) error {
+	began := time.Now()
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		// A wait that begins is shown at once.
+		job.Wait(nil)
+		job.Wait(&operation.Wait{Gate: "limit", Measured: "10 points/s", Limit: "10 points/s", Since: began.UTC(), AdmittedAt: time.Now().UTC()})
+		select {
+		case <-a.goOn:
+			return a.carrier.Run(ctx, job)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-ticker.C:
+		}
+	}
+}
+
+// What a low limit lets through is progress long before a slice is done.
+func TestALimitThatLetsThroughIsNoStall(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, ttl, work{0, 1, 0, named("a", 2)})
+	r.control(func(o *controller.Options) { o.Stalled = time.Second })
+	slow := &admitting{carrier: r.carrier, goOn: make(chan struct{})}
+	r.run("worker", worker.New(r.ledger, r.queue, r.leases, slow, worker.Options{ID: "worker", Slots: 1, Logger: r.log}).Run)
+	op := r.submit(add)
+	began := time.Now()
+	r.awaitProgress(op.ID, func(*operation.Progress) bool { return time.Since(began) > 3*time.Second })
+	require.Empty(t, r.events(op.ID, events.NounStall))
+	close(slow.goOn)
+	r.finish(op.ID, operation.Succeeded)
+}
+
+// A controller of this release does not end what one of a later release has begun: it
+// does not know what those tasks were to do.
+func TestTasksOfALaterReleaseAreNotPassedOver(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, ttl, work{0, 1, 0, named("a", 2)})
+	op := r.submit(add)
+	later := operation.Task{ID: "z1", OperationID: op.ID, Kind: operation.KindRebalance, Phase: "polish", State: operation.TaskWaiting, CreatedAt: time.Now().UTC()}
+	require.NoError(t, r.ledger.CreateTask(t.Context(), later))
+	r.control()
+	r.work(1)
+	shown := func() []operation.Wait {
+		all := r.events(op.ID, events.NounProgress)
+		if len(all) == 0 {
+			return nil
+		}
+		p, _ := all[len(all)-1].(events.OperationProgress)
+		return p.Waits
+	}
+	require.Eventually(t, func() bool {
+		waits := shown()
+		return len(waits) == 1 && waits[0].Gate == "release"
+	}, patience, tick)
+	require.Contains(t, shown()[0].Measured, "rebalance/polish (z1)")
+	require.False(t, r.read(op.ID).State.Terminal())
+	require.Equal(t, operation.TaskDone, r.tasks(op.ID)["c1-000001"].State)
+
+	// It can be cancelled by whom there is.
+	controls := &controller.Controls{Ledger: r.ledger, Now: time.Now}
+	_, err := controls.Cancel(t.Context(), op.ID, intent())
+	require.NoError(t, err)
+	r.finish(op.ID, operation.Cancelled)
 }
 
 // TestPlanningThatStallsSaysSo: before there is any task, too, and only until it goes

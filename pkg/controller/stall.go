@@ -13,6 +13,9 @@ import (
 type movement struct {
 	copied, verified int64
 	ended            int
+	// admitted is when a limit last let a task go on: under a low one that is long
+	// before anything is counted.
+	admitted int64
 }
 
 // moving is how far an operation was when it last moved on, at a time.
@@ -23,12 +26,12 @@ type moving struct {
 }
 
 // watchStall keeps the condition "stalled" true to what goes on: an operation is
-// stalled when for a while no point has been copied or verified and no task has
-// ended. The reason is what has been waited for the longest.
+// stalled when for a while no point has been copied or verified, no task has ended, and
+// no limit has let one go on. The reason is what has been waited for the longest.
 func (t *turn) watchStall(ctx context.Context) error {
 	t.view.update(t.tasks)
 	now := t.options.Now()
-	at := movement{t.view.points.Copied + t.view.points.Unchanged + t.view.points.Dropped, t.view.points.Verified, t.view.tasks.Done + t.view.tasks.Failed}
+	at := movement{t.view.points.Copied + t.view.points.Unchanged + t.view.points.Dropped, t.view.points.Verified, t.view.tasks.Done + t.view.tasks.Failed, admitted(t.view.waits)}
 	last, moved, first := t.movedOn(at, now)
 	var wait *operation.Wait
 	if waits := t.waits(); len(waits) > 0 {
@@ -46,6 +49,17 @@ func (t *turn) watchStall(ctx context.Context) error {
 		// Who takes an operation over has yet to see it move.
 		return nil
 	}
+}
+
+// admitted is when one of the gates last let something through.
+func admitted(waits []operation.Wait) int64 {
+	var last time.Time
+	for i := range waits {
+		if at := waits[i].AdmittedAt; at.After(last) {
+			last = at
+		}
+	}
+	return last.Unix()
 }
 
 // waits are what the tasks wait for, the oldest first. While nobody works on any, only

@@ -154,7 +154,7 @@ func TestIllnesses(t *testing.T) {
 		}, doctor.Fail, "nats replicas", []string{"no leader"}},
 		{"in memory", false, func(p *patient) { p.facts.Streams[0].InMemory = true }, doctor.Fail, "nats replicas", []string{"memory"}},
 		{"no streams", false, func(p *patient) { p.facts.Streams = nil }, doctor.Fail, "nats replicas", []string{"no streams"}},
-		{"one server", true, func(*patient) {}, doctor.Warn, "nats replicas", []string{"one server only", "three NATS servers"}},
+		{"one server", true, func(*patient) {}, doctor.Warn, "nats replicas", []string{"one server only", "three new NATS servers"}},
 		{"not synced", false, func(p *patient) { p.facts.Streams[0].Unsynced = true }, doctor.Fail, "nats sync", []string{"before a message is written"}},
 		{"not to be seen", true, func(*patient) {}, doctor.Warn, "nats sync", []string{"cannot be seen from here", "sync_interval: always"}},
 		{"full store", false, func(p *patient) { p.facts.Used = 90 }, doctor.Warn, "nats store", []string{"90 bytes of 100 bytes"}},

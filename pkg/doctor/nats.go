@@ -83,7 +83,7 @@ func (d *Doctor) replicas(c *chart, f *bus.Facts) {
 	case d.Embedded:
 		c.note(name, OK, "", "each of %d streams is in files on this host, which is a single point of failure; three NATS servers (-nats) are not", len(f.Streams))
 	default:
-		c.note(name, Warn, "run three NATS servers as a cluster; deploy/nats has their configuration", "each of %d streams is held by one server only", len(f.Streams))
+		c.note(name, Warn, "run three new NATS servers as a cluster; deploy/README.md says how to change over. Never make a cluster of this one: it would delete what it holds", "each of %d streams is held by one server only", len(f.Streams))
 	}
 }
 

@@ -144,7 +144,10 @@ type Wait struct {
 	Measured string    `json:"measured"`
 	Limit    string    `json:"limit"`
 	Since    time.Time `json:"since"`
-	TaskID   string    `json:"task_id,omitempty"`
+	// AdmittedAt, to ten seconds, is when the gate last let something through: what is
+	// limited moves although it waits.
+	AdmittedAt time.Time `json:"admitted_at,omitzero"`
+	TaskID     string    `json:"task_id,omitempty"`
 }
 
 // Request is what a caller asks for, in the words of every dialect at once.

@@ -211,6 +211,7 @@ func (s *Pass) Take(ctx context.Context, c Charge, parts int) error {
 			return err
 		}
 	}
+	s.sign.admit()
 	s.sign.settle()
 	return nil
 }

@@ -36,6 +36,19 @@ type sign struct {
 	second time.Time
 	waited time.Duration
 	last   time.Time
+	// admitted is when something was last let through.
+	admitted time.Time
+}
+
+// admittedStep is how exactly that is shown: what is shown is stored.
+const admittedStep = 10 * time.Second
+
+// admit takes note that something was let through.
+func (s *sign) admit() {
+	now := s.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.admitted = now
 }
 
 // rest waits for d and shows what for, if it is worth it.
@@ -67,6 +80,9 @@ func (s *sign) met(d time.Duration, began time.Time, w *operation.Wait) *operati
 	own := *w
 	if w.Gate != "backoff" {
 		own.Since = s.since.UTC()
+	}
+	if !s.admitted.IsZero() {
+		own.AdmittedAt = s.admitted.UTC().Truncate(admittedStep)
 	}
 	return &own
 }
