@@ -68,37 +68,47 @@ func (d *disk) look() {
 // check is the one of /readyz.
 func (d *disk) check(context.Context) error { return d.space(0) }
 
-// waits adds to what an operation waits for.
-func (d *disk) waits(op operation.Operation) operation.Operation {
-	if d == nil || op.State.Terminal() {
-		return op
-	}
+// wait is what operations wait for; nil when nothing is wrong.
+func (d *disk) wait() *operation.Wait {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.wrong != nil {
-		op.Waits = append([]operation.Wait{*d.wrong}, op.Waits...)
+	if d.wrong == nil {
+		return nil
 	}
-	return op
+	own := *d.wrong
+	return &own
 }
 
-// shown is the projection with what the disk makes operations wait for.
+// shown is the projection with what all operations wait for that have not ended, while
+// their records cannot say so.
 type shown struct {
 	*progress.Projection
 
-	disk *disk
+	waits func() *operation.Wait
 }
 
 // Operation implements operations.Operations.
 func (s shown) Operation(id string) (operation.Operation, bool) {
 	op, ok := s.Projection.Operation(id)
-	return s.disk.waits(op), ok
+	return s.waiting(op), ok
 }
 
 // List implements operations.Operations.
 func (s shown) List(f operation.Filter, cursor string, limit int) ([]operation.Operation, string, error) {
 	all, next, err := s.Projection.List(f, cursor, limit)
 	for i := range all {
-		all[i] = s.disk.waits(all[i])
+		all[i] = s.waiting(all[i])
 	}
 	return all, next, err
+}
+
+// waiting adds to what an operation waits for.
+func (s shown) waiting(op operation.Operation) operation.Operation {
+	if op.State.Terminal() {
+		return op
+	}
+	if w := s.waits(); w != nil {
+		op.Waits = append([]operation.Wait{*w}, op.Waits...)
+	}
+	return op
 }

@@ -29,10 +29,16 @@ func (s *system) newHandler(token string, intake *controller.Intake) (*httpapi.E
 	submit := submitter{intake: intake, ledger: s.engine.Ledger, projection: s.projection}
 	probes := prober{s.prober}
 	admin := httpapi.NewAdminAuth(token)
+	var waits func() *operation.Wait
+	if s.disk != nil {
+		waits = s.disk.wait
+	} else {
+		waits = s.outage.wait
+	}
 	native, err := operations.New(operations.Deps{
 		Submitter: submit, Controls: controls{&controller.Controls{Ledger: s.engine.Ledger, Now: time.Now}, submit},
 		Leases:     leases{&controller.Leasebook{Ledger: s.engine.Ledger, Leases: s.engine.Leases}},
-		Operations: shown{s.projection, s.disk}, Records: records{s.engine.Ledger},
+		Operations: shown{s.projection, waits}, Records: records{s.engine.Ledger},
 		Topology: s.atlas, Serving: s.session, Prober: probes, Flags: s.atlas, Workers: workers{s.engine.Leases},
 		Feed: progress.NewFeed(s.bus.Log(events.StreamEvents)), Results: s.results,
 		Checks:      s.checks(),
@@ -61,6 +67,8 @@ func (s *system) checks() []operations.Check {
 	}
 	if s.disk != nil {
 		all = append(all, operations.Check{Name: "disk", Run: s.disk.check})
+	} else {
+		all[0].Run = s.outage.check
 	}
 	return all
 }

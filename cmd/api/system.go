@@ -48,8 +48,10 @@ type system struct {
 	retention *controller.Retention
 	// sweeper repairs what does not fit together.
 	sweeper *controller.Sweeper
-	// disk is that of the embedded NATS; nil without one.
-	disk *disk
+	// disk is that of the embedded NATS; nil without one. outage watches any other; nil
+	// with an embedded one.
+	disk   *disk
+	outage *outage
 	// draining is closed when the process is about to stop.
 	draining chan struct{}
 }
@@ -129,6 +131,8 @@ func newSystem(ctx context.Context, o *options, logger *slog.Logger) (_ *system,
 	if s.nats != nil {
 		s.disk = &disk{space: s.nats.Space, frozen: s.nats.Frozen, now: time.Now}
 		intake.Space = s.nats.Space
+	} else {
+		s.outage = &outage{probe: s.bus.Probe, now: time.Now}
 	}
 	s.handler, err = s.newHandler(token, intake)
 	return s, err
@@ -173,6 +177,8 @@ func (s *system) serve(ctx context.Context, ready func(address string)) error {
 	services.Go(func() error { return s.data.run(ctx) })
 	if s.disk != nil {
 		services.Go(func() error { return s.disk.run(ctx) })
+	} else {
+		services.Go(func() error { return s.outage.run(ctx) })
 	}
 	services.Go(func() error { return s.projection.Run(ctx) })
 	services.Go(func() error { return s.prober.Run(ctx) })

@@ -36,7 +36,17 @@ func (o *operator) act() {
 	switch o.dice.IntN(8) {
 	case 0, 1, 2:
 		kind, parameters := o.request()
-		o.submitRequest(map[string]any{"kind": kind, "parameters": parameters, "hold": o.dice.IntN(3) == 0, "dry_run": o.dice.IntN(10) == 0})
+		request := map[string]any{"kind": kind, "parameters": parameters}
+		switch o.dice.IntN(10) {
+		case 0:
+			request["dry_run"] = true
+		case 1, 2, 3:
+			request["hold"] = true
+		}
+		if o.dice.IntN(2) == 0 { // so that it lasts long enough to meet something
+			request["limits"] = map[string]any{"points_per_second": 1000 + o.dice.IntN(4000)}
+		}
+		o.submitRequest(request)
 	case 3:
 		if len(o.open()) == 0 {
 			o.reconfigure(!o.third)
@@ -46,8 +56,8 @@ func (o *operator) act() {
 		if len(o.ids) == 0 {
 			return
 		}
-		id := o.ids[max(0, len(o.ids)-1-o.dice.IntN(3))]
-		verb := []string{"pause", "resume", "resume", "cancel", "retry", "approve", "approve"}[o.dice.IntN(7)]
+		id := o.ids[max(0, len(o.ids)-1-o.dice.IntN(2))]
+		verb := []string{"pause", "pause", "resume", "resume", "cancel", "retry", "approve", "approve"}[o.dice.IntN(8)]
 		o.tell(id, verb)
 	}
 }

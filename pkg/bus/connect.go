@@ -172,6 +172,18 @@ func (b *Bus) clustered() bool { return b.conn.ConnectedClusterName() != "" }
 // probeTimeout is when a probe that is not answered has failed.
 const probeTimeout = 5 * time.Second
 
+// probeSize makes a probe need room on the disk each time: a short one fits into what
+// is left of a page long after the disk is full.
+const probeSize = 4 << 10
+
+func probeBody(at time.Time) []byte {
+	body := make([]byte, probeSize)
+	for i := copy(body, at.UTC().Format(time.RFC3339Nano)); i < len(body); i++ {
+		body[i] = ' '
+	}
+	return body
+}
+
 // Probe proves that JetStream works by publishing a message and having it
 // acknowledged, which the server does when it is on disk. It neither waits for
 // the connection nor repeats: a failure is the answer.
@@ -188,7 +200,7 @@ func (b *Bus) Probe(ctx context.Context) error {
 		return fmt.Errorf("probing JetStream: %w: not connected", ErrUnavailable)
 	}
 	err := b.attempt(ctx, func(ctx context.Context) error {
-		_, err := b.js.Publish(ctx, events.ProbeSubject(b.name), []byte(time.Now().UTC().Format(time.RFC3339Nano)),
+		_, err := b.js.Publish(ctx, events.ProbeSubject(b.name), probeBody(time.Now()),
 			jetstream.WithExpectStream(events.StreamProbe), jetstream.WithRetryAttempts(0))
 		return err
 	})
