@@ -30,12 +30,12 @@ const (
 
 func newPacker() (*packer, error) {
 	far, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
-		zstd.WithEncoderCRC(true), zstd.WithSingleSegment(true))
+		zstd.WithEncoderCRC(true), zstd.WithSingleSegment(true), zstd.WithWindowSize(FrameTarget), zstd.WithLowerEncoderMem(true))
 	if err != nil {
 		return nil, fmt.Errorf("preparing compression: %w", err)
 	}
 	near, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
-		zstd.WithEncoderCRC(true), zstd.WithWindowSize(nearWindow))
+		zstd.WithEncoderCRC(true), zstd.WithWindowSize(nearWindow), zstd.WithLowerEncoderMem(true))
 	if err != nil {
 		return nil, fmt.Errorf("preparing compression: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
@@ -381,6 +382,36 @@ func TestWhatIsNoPage(t *testing.T) {
 	p.Entries[0], p.Entries[1] = p.Entries[1], p.Entries[0]
 	_, err = codec.Append(nil, p)
 	require.Error(t, err)
+}
+
+// Whatever stands where a page should: it is refused, or it is a page.
+func FuzzPage(f *testing.F) {
+	codec, err := segment.NewPageCodec()
+	require.NoError(f, err)
+	packer, err := zstd.NewWriter(nil)
+	require.NoError(f, err)
+	unpacker, err := zstd.NewReader(nil)
+	require.NoError(f, err)
+	p := fullPage()
+	p.Entries = p.Entries[:2]
+	require.NoError(f, p.Tombstone(p.Entries[0].ID, at(3), "ann"))
+	packed, err := codec.Append(nil, p)
+	require.NoError(f, err)
+	raw, err := unpacker.DecodeAll(packed, nil)
+	require.NoError(f, err)
+	f.Add(raw)
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		p, err := codec.Decode(packer.EncodeAll(raw, nil))
+		if err != nil {
+			require.ErrorIs(t, err, segment.ErrPage)
+			return
+		}
+		again, err := codec.Append(nil, p)
+		require.NoError(t, err)
+		back, err := codec.Decode(again)
+		require.NoError(t, err)
+		require.Equal(t, p, back)
+	})
 }
 
 func TestEntryJSON(t *testing.T) {

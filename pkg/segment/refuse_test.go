@@ -333,6 +333,57 @@ func FuzzRows(f *testing.F) {
 	})
 }
 
+// One frame can be read and checked alone, whatever has become of the others.
+func TestFramesStandAlone(t *testing.T) {
+	t.Parallel()
+	w, err := segment.NewWriter()
+	require.NoError(t, err)
+	var out bytes.Buffer
+	sum := archive(t, w, randomFloats(60_000), func() io.Writer { return &out })
+	file := out.Bytes()
+	r, err := segment.Open(bytes.NewReader(file), int64(len(file)))
+	require.NoError(t, err)
+	defer r.Close()
+	frames := r.Frames()
+	require.Greater(t, len(frames), 3)
+	points, first := int64(0), make([]string, len(frames))
+	for i, f := range frames {
+		rows := r.FrameRows(i)
+		n := int64(0)
+		for rows.Next() {
+			if n == 0 {
+				require.Equal(t, "measurement"+f.FirstTags, string(rows.Key()))
+				first[i] = string(rows.Line())
+			}
+			n++
+			require.GreaterOrEqual(t, rows.Time(), f.MinTime)
+			require.LessOrEqual(t, rows.Time(), f.MaxTime)
+		}
+		require.NoError(t, rows.Err())
+		require.Equal(t, f.Points, n)
+		points += n
+	}
+	require.Equal(t, sum.Points, points)
+
+	for at := frames[1].Offset; at < frames[1].Offset+frames[1].Length; at += 997 {
+		file[at] ^= 1
+		_, err := r.Lines(1)
+		var damage *segment.DamagedError
+		require.ErrorAs(t, err, &damage)
+		require.Equal(t, "frame 1", damage.Part)
+		require.Equal(t, frames[1].Offset, damage.Offset)
+		file[at] ^= 1
+	}
+	file[frames[1].Offset+5] ^= 4
+	for _, i := range []int{0, 2} {
+		got, err := r.Lines(i)
+		require.NoError(t, err)
+		require.True(t, bytes.HasPrefix(got, []byte(first[i])))
+	}
+	_, err = segment.Verify(bytes.NewReader(file), nil)
+	require.ErrorIs(t, err, segment.ErrDamaged)
+}
+
 // A Writer takes a point without allocating.
 func TestRowsCostNoAllocation(t *testing.T) {
 	w := begun(t, io.Discard, allTime())
