@@ -133,7 +133,7 @@ func (t *turn) beginCopy(ctx context.Context) error {
 	}
 	view, err := t.options.Accord.Change(ctx, func(v *serving.View) (serving.State, error) {
 		state := v.State.Clone()
-		if known := state.Copying(op.ID); known != nil {
+		if known := state.Copying(op.ID); known != nil && !known.Settled {
 			return state, nil
 		}
 		state = state.WithCopy(c)
@@ -197,6 +197,14 @@ func errNotSettled(example string) error {
 //
 // The last comparison is made while writes of what it compares wait.
 func (t *turn) settled(ctx context.Context, unproven []mover.Settlement) error {
+	if done, err := t.alreadySettled(ctx); done || err != nil {
+		return err
+	}
+	return t.settle(ctx, unproven)
+}
+
+// settle is settled for a copy that is not.
+func (t *turn) settle(ctx context.Context, unproven []mover.Settlement) error {
 	pending := unproven
 	var held []serving.Measurement
 	example, stuck := "", 0
@@ -254,6 +262,17 @@ func (t *turn) settled(ctx context.Context, unproven []mover.Settlement) error {
 		}
 	}
 	return errors.Join(errNotSettled(example), t.release(ctx))
+}
+
+// alreadySettled reports whether this was done before: whoever did it may have died, or
+// found that somebody had changed the record, before the operation was ended.
+func (t *turn) alreadySettled(ctx context.Context) (done bool, err error) {
+	_, err = t.options.Accord.Change(ctx, func(v *serving.View) (serving.State, error) {
+		c := v.State.Copying(t.record.Value.ID)
+		done = c != nil && c.Settled
+		return v.State, nil
+	})
+	return done, err
 }
 
 // with adds a measurement to a list, once.
@@ -449,7 +468,7 @@ func (t *turn) cutOver(ctx context.Context) error {
 		if len(v.State.Backlogs) > 0 {
 			return serving.State{}, errBacklog
 		}
-		state := v.State.WithoutCopy(op.ID)
+		state := v.State.WithSettled(op.ID)
 		circles, err := t.circles()
 		if err != nil {
 			return state, err

@@ -133,6 +133,74 @@ func TestWhatIsWrittenMeanwhileIsSettledBeforeTheCutover(t *testing.T) {
 
 // What keeps differing while writes wait is compared again, and in the end not
 // believed: the old owners go on being read, and nothing is held any more.
+// meddler changes an operation as soon as its copy has been settled, which whoever
+// drives it finds out when it is to end.
+type meddler struct {
+	controller.Accord
+	meddle func(operation string)
+
+	mu      sync.Mutex
+	copying string
+}
+
+func (m *meddler) Change(ctx context.Context, change func(*serving.View) (serving.State, error)) (*serving.View, error) {
+	v, err := m.Accord.Change(ctx, change)
+	if err != nil {
+		return v, err
+	}
+	m.mu.Lock()
+	was, copying := m.copying, ""
+	for _, c := range v.State.Copies {
+		if !c.Settled {
+			copying = c.Operation
+		}
+	}
+	m.copying = copying
+	m.mu.Unlock()
+	if was != "" && copying == "" {
+		m.meddle(was)
+	}
+	return v, err
+}
+
+// What was cut over stays so when the operation cannot be ended in the same moment.
+func TestSettlingIsDoneOnce(t *testing.T) {
+	t.Parallel()
+	limit := int64(5)
+	for name, meddle := range map[string]func(*rig, string){
+		"limits": func(r *rig, id string) {
+			_, err := r.controls().SetLimits(t.Context(), id, operation.LimitsPatch{PointsPerSecond: operation.LimitChange{Given: true, To: &limit}}, by(""))
+			require.NoError(r.t, err)
+		},
+		"a pause": func(r *rig, id string) {
+			_, err := r.controls().Pause(t.Context(), id, by(""))
+			require.NoError(r.t, err)
+			_, err = r.controls().Resume(t.Context(), id, by(""))
+			require.NoError(r.t, err)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, ttl, work{0, 1, 0, named("a", 2)})
+			r.opened()
+			s := &settler{session: r.session}
+			met := make(chan string, 1)
+			r.control(s.under, func(o *controller.Options) {
+				o.Accord = &meddler{Accord: r.session, meddle: func(id string) {
+					meddle(r, id)
+					met <- id
+				}}
+			})
+			r.work(1)
+			op := r.submit(add)
+			end := r.finish(op.ID, operation.Succeeded)
+			require.Equal(t, op.ID, await(t, met, "somebody has come between"))
+			require.Nil(t, end.Error)
+			require.Eventually(t, func() bool { return len(r.session.View().State.Copies) == 0 }, patience, tick, "nothing is left of the copy")
+		})
+	}
+}
+
 func TestWhatCannotBeSettledIsNotCutOver(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, ttl, work{0, 3, 0, named("a", 2)})

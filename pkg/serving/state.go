@@ -116,6 +116,10 @@ type Copy struct {
 	// are those that are read only where no other can be.
 	Fills []int `json:"fills,omitempty"`
 	Avoid []int `json:"avoid,omitempty"`
+	// Settled says that the copy is over and what it made true holds: it asks nothing
+	// of anybody any more, and stays until its operation has ended, which may have to
+	// find out once more how far it is.
+	Settled bool `json:"settled,omitempty"`
 }
 
 // HoldLimit is how long writes wait for the last comparison of an operation. The
@@ -192,6 +196,11 @@ func (s State) WithCopy(c Copy) State {
 	next := s.WithoutCopy(c.Operation)
 	next.Copies = append(next.Copies, c)
 	return next
+}
+
+// WithSettled returns the state in which the copy of an operation is settled.
+func (s State) WithSettled(operation string) State {
+	return s.WithCopy(Copy{Operation: operation, Settled: true})
 }
 
 // WithoutCopy returns the state without the copy of an operation.

@@ -219,7 +219,9 @@ func (v *View) Obstacles() []string {
 		all = append(all, fmt.Sprintf("circle %d is changing to epoch %d (%s)", t.Circle, t.Epoch, t.Step))
 	}
 	for _, c := range v.State.Copies {
-		all = append(all, fmt.Sprintf("operation %s is copying", c.Operation))
+		if !c.Settled {
+			all = append(all, fmt.Sprintf("operation %s is copying", c.Operation))
+		}
 	}
 	for _, b := range v.State.Backlogs {
 		all = append(all, fmt.Sprintf("backend %s has writes waiting for it (%s): %s", b.Backend, b.Mode, b.Reason))
