@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -252,4 +253,52 @@ func appendAndRead(ctx context.Context, writer, reader *bus.Bus, i int) error {
 		}
 	}
 	return nil
+}
+
+// What a server was sent before it was stopped, and gave no answer to, is not stored
+// behind what was appended when others had taken over: a hint that is replayed late
+// would turn back what was written over it.
+func TestWhatAStoppedServerWasSentIsNotAppendedLate(t *testing.T) {
+	t.Parallel()
+	n := startNATS(t)
+	through, err := bus.Connect(bounded(t), bus.Options{URL: n.URLs("api", n.Line(0).Address()), TLS: n.TLS, Name: "through"})
+	require.NoError(t, err)
+	t.Cleanup(through.Close)
+	other := connectNATS(t, n, 1)[0]
+	require.NoError(t, through.Apply(bounded(t), 0))
+	const backend = "http://a:8086"
+	late, err := through.Hints(bounded(t), backend, 1<<20)
+	require.NoError(t, err)
+	hints, err := other.Hints(bounded(t), backend, 1<<20)
+	require.NoError(t, err)
+	require.NoError(t, late.Append(bounded(t), [][]byte{[]byte("first")}))
+	for round := range 3 {
+		old, next := fmt.Sprint("old ", round), fmt.Sprint("new ", round)
+		require.NoError(t, n.Pause(0))
+		brief, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+		require.Error(t, late.Append(brief, [][]byte{[]byte(old)}))
+		cancel()
+		// Whoever wrote it is told so, and writes something newer.
+		require.True(t, waitFor(t, func() bool {
+			brief, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			defer cancel()
+			return hints.Append(brief, [][]byte{[]byte(next)}) == nil
+		}))
+		require.NoError(t, n.Resume(0))
+		require.NoError(t, n.AwaitReady(bounded(t)))
+		// The server has gone on when it answers what it was asked later.
+		require.True(t, waitFor(t, func() bool {
+			brief, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			defer cancel()
+			return late.Append(brief, [][]byte{[]byte("mark")}) == nil
+		}))
+		records, err := hints.Read(bounded(t), 0, 100)
+		require.NoError(t, err)
+		seen := false
+		for _, r := range records {
+			seen = seen || string(r.Data) == next
+			require.False(t, seen && string(r.Data) == old, "%s was stored behind %s", old, next)
+		}
+		require.True(t, seen)
+	}
 }

@@ -154,9 +154,13 @@ func (w *witness) holdOne(ctx context.Context, leases *bus.Leases, key, who stri
 func (w *witness) holds(key, who string, until time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	now := time.Now()
+	if !now.Before(until) {
+		return // it has run out before the answer came: its holder does not take it for his
+	}
 	w.leases++
-	if h := w.held[key]; h.by != who && time.Now().Before(h.until) {
-		w.seen = append(w.seen, fmt.Sprintf("%s holds lease %s, which %s holds until %s", who, key, h.by, h.until))
+	if h := w.held[key]; h.by != who && now.Before(h.until) {
+		w.seen = append(w.seen, fmt.Sprintf("%s holds lease %s until %s, which %s holds until %s", who, key, until, h.by, h.until))
 	}
 	w.held[key] = holding{who, until}
 }

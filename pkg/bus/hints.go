@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	mathrand "math/rand/v2"
 	"slices"
 	"strconv"
@@ -41,6 +42,12 @@ type Hints struct {
 	backend string
 	stream  string
 	subject string
+
+	// turn is taken by who appends; it guards the rest.
+	turn chan struct{}
+	// last is the sequence of the newest message, if known.
+	last  uint64
+	known bool
 }
 
 // HintsState is how much a backend's hints hold.
@@ -61,7 +68,7 @@ type HintsState struct {
 // missing, on as many servers as the other streams. maxBytes bounds it, 0 means
 // events.HintsMaxBytes. ErrNoStorage means that the server could not keep as much.
 func (b *Bus) Hints(ctx context.Context, backendURL string, maxBytes int64) (*Hints, error) {
-	h := &Hints{bus: b, backend: backendURL, stream: events.HintStreamName(backendURL), subject: events.HintSubject(backendURL)}
+	h := &Hints{bus: b, backend: backendURL, stream: events.HintStreamName(backendURL), subject: events.HintSubject(backendURL), turn: make(chan struct{}, 1)}
 	if err := h.make(ctx, maxBytes); err != nil {
 		return nil, fmt.Errorf("opening the hints of %s: %w", backendURL, err)
 	}
@@ -116,10 +123,10 @@ func (h *Hints) route(ctx context.Context, found jetstream.StreamConfig, subject
 
 // Append stores all parts, in their order and next to one another, or none. When it
 // returns nil they are on disk. ErrHintsFull: nothing was stored. After an error
-// that matches ErrUnavailable they may be stored, now or in a moment: to append them
-// again is harmless as long as nothing that must come after them was appended in
-// between. Append itself tries again when an answer is lost and stores nothing
-// twice.
+// that matches ErrUnavailable they may be stored, now or in a moment, but only as long
+// as nothing else is: every append names the message that it comes after. So what a
+// server was sent before it was stopped is never stored behind what came later. Append
+// itself tries again when an answer is lost and stores nothing twice.
 func (h *Hints) Append(ctx context.Context, parts [][]byte) error {
 	if len(parts) == 0 || len(parts) > MaxBatch {
 		return fmt.Errorf("appending to the hints of %s: %d parts, must be 1 to %d", h.backend, len(parts), MaxBatch)
@@ -134,8 +141,15 @@ func (h *Hints) Append(ctx context.Context, parts [][]byte) error {
 	}
 	ctx, cancel := h.bus.bounded(ctx)
 	defer cancel()
+	select {
+	case h.turn <- struct{}{}:
+		defer func() { <-h.turn }()
+	case <-ctx.Done():
+		return fmt.Errorf("appending to the hints of %s: %w: %w", h.backend, ErrUnavailable, context.Cause(ctx))
+	}
 	for {
-		err := h.bus.attempt(ctx, func(ctx context.Context) error { return h.try(ctx, messages) })
+		err := h.try(ctx, messages)
+		rest := mathrand.N(retryPause) + retryPause/10
 		switch code := apiCode(err); {
 		case err == nil:
 			return nil
@@ -145,24 +159,43 @@ func (h *Hints) Append(ctx context.Context, parts [][]byte) error {
 			// The ids are this call's alone: an earlier try has stored the batch,
 			// as one step.
 			return nil
+		case isWrongRevision(err):
+			rest = mathrand.N(retryPause / 10) // another process was faster
 		case !errors.Is(err, ErrUnavailable) && code != codeBatchIncomplete && code != codeBatchTooManyInflight:
 			return fmt.Errorf("appending to the hints of %s: %w", h.backend, err)
 		}
-		if pause(ctx, mathrand.N(retryPause)+retryPause/10) != nil {
+		if pause(ctx, rest) != nil {
 			return fmt.Errorf("appending to the hints of %s: %w: %w", h.backend, ErrUnavailable, err)
 		}
 	}
 }
 
+// try appends once, behind the newest message. Unless that is known to have succeeded,
+// what is the newest one is asked for the next time.
 func (h *Hints) try(ctx context.Context, messages []Message) error {
-	if len(messages) > 1 {
-		_, err := h.bus.tryBatch(ctx, h.stream, messages)
-		return err
+	if !h.known {
+		_, next, err := h.bus.bounds(ctx, h.stream)
+		if err != nil {
+			return err
+		}
+		h.last, h.known = next-1, true
 	}
-	m := nats.NewMsg(h.subject)
-	m.Data = messages[0].Data
-	_, err := h.bus.js.PublishMsg(ctx, m, jetstream.WithExpectStream(h.stream), jetstream.WithMsgID(messages[0].ID), jetstream.WithRetryAttempts(0))
-	return err
+	messages[0].header = nats.Header{jetstream.ExpectedLastSeqHeader: {strconv.FormatUint(h.last, 10)}}
+	h.known = false
+	return h.bus.attempt(ctx, func(ctx context.Context) error {
+		if len(messages) > 1 {
+			last, err := h.bus.tryBatch(ctx, h.stream, messages)
+			h.last, h.known = last, err == nil
+			return err
+		}
+		m := nats.NewMsg(h.subject)
+		m.Data, m.Header = messages[0].Data, maps.Clone(messages[0].header)
+		ack, err := h.bus.js.PublishMsg(ctx, m, jetstream.WithExpectStream(h.stream), jetstream.WithMsgID(messages[0].ID), jetstream.WithRetryAttempts(0))
+		if err == nil && !ack.Duplicate {
+			h.last, h.known = ack.Sequence, true
+		}
+		return err
+	})
 }
 
 // isFull tells a full stream from the other reasons that share its code.
