@@ -51,7 +51,8 @@ func (a *app) showState(raw []byte, op *opView, remark string) error {
 	})
 }
 
-// until waits, when asked to, for the state that was asked for.
+// until waits, when asked to, for the state that was asked for, and then tells by the
+// exit code how an operation has ended.
 func (a *app) until(raw []byte, op *opView, wait bool, there func(*opView) bool, remark string) error {
 	if wait && !there(op) {
 		var err error
@@ -68,7 +69,10 @@ func (a *app) until(raw []byte, op *opView, wait bool, there func(*opView) bool,
 	if there(op) {
 		remark = ""
 	}
-	return a.showState(raw, op, remark)
+	if err := a.showState(raw, op, remark); err != nil || !wait {
+		return err
+	}
+	return endOf(op.State)
 }
 
 // opsPauseCmd pauses an operation.
@@ -163,7 +167,8 @@ type opsCancelCmd struct {
 // Help are the command's examples.
 func (*opsCancelCmd) Help() string {
 	return examples("ringctl ops cancel "+sampleID, "ringctl ops cancel "+sampleID+" --reason 'wrong circle' --wait") + `
-What was copied stays where it is; "ringctl ops report" says what is where. "ringctl ops retry" takes it up again.`
+What was copied stays where it is; "ringctl ops report" says what is where. "ringctl ops retry" takes it up again. With
+--wait the exit code tells how it has ended: 5 cancelled, or as it ended before that.`
 }
 
 // Run cancels it.
@@ -172,8 +177,8 @@ func (c *opsCancelCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	cancelled := func(op *opView) bool { return op.State == operation.Cancelled }
-	return a.until(raw, op, c.Wait, cancelled, "; it ends as soon as nobody works for it any more")
+	ended := func(op *opView) bool { return op.State.Terminal() }
+	return a.until(raw, op, c.Wait, ended, "; it ends as soon as nobody works for it any more")
 }
 
 // opsLimitsCmd shows or changes limits.

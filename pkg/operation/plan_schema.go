@@ -81,9 +81,13 @@ func (d *DatabaseSchema) SetNames(names []string, keep bool) {
 const maxDifferences = 5
 
 // Difference says in a sentence how things are now where they are not as the plan
-// was made from; "" when nothing has changed. now needs all names.
-func (s *PlanSchema) Difference(now *PlanSchema) string {
-	var d differences
+// was made from; "" when nothing has changed. now needs all names. A measurement that
+// the plan knows elsewhere, and that is new where foreseen says that clients bring it
+// before the plan is carried out, is no difference.
+func (s *PlanSchema) Difference(now *PlanSchema, foreseen func(url, database, measurement string) bool) string {
+	d := differences{foreseen: func(url, database, measurement string) bool {
+		return s.has(database, measurement) && foreseen(url, database, measurement)
+	}}
 	for _, was := range s.Circles {
 		at := slices.IndexFunc(now.Circles, func(c CircleSchema) bool { return c.Circle == was.Circle })
 		if at < 0 || now.Circles[at] != was {
@@ -108,10 +112,24 @@ func (s *PlanSchema) Difference(now *PlanSchema) string {
 	return d.String()
 }
 
+// has reports whether the plan knows a measurement by name, at any backend.
+func (s *PlanSchema) has(database, measurement string) bool {
+	for i := range s.Backends {
+		for j := range s.Backends[i].Databases {
+			d := &s.Backends[i].Databases[j]
+			if _, ok := slices.BinarySearch(d.Names, measurement); ok && d.Name == database {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // differences collects sentences, and counts those beyond the bound.
 type differences struct {
-	said []string
-	more int
+	foreseen func(url, database, measurement string) bool
+	said     []string
+	more     int
 }
 
 func (d *differences) add(format string, args ...any) {
@@ -135,7 +153,9 @@ func (d *differences) backend(was, is *BackendSchema) {
 		func(a, b *DatabaseSchema) {
 			switch {
 			case a == nil:
-				d.add("database %s is new on %s", plain(b.Name), was.URL)
+				if !d.allForeseen(b, was.URL) {
+					d.add("database %s is new on %s", plain(b.Name), was.URL)
+				}
 			case b == nil:
 				d.add("database %s is gone from %s", plain(a.Name), was.URL)
 			default:
@@ -143,6 +163,11 @@ func (d *differences) backend(was, is *BackendSchema) {
 				d.measurements(a, b, was.URL)
 			}
 		})
+}
+
+// allForeseen reports whether a database holds nothing but what is foreseen there.
+func (d *differences) allForeseen(is *DatabaseSchema, url string) bool {
+	return is.Measurements > 0 && !slices.ContainsFunc(is.Names, func(name string) bool { return !d.foreseen(url, is.Name, name) })
 }
 
 func (d *differences) policies(was, is *DatabaseSchema, url string) {
@@ -185,7 +210,9 @@ func (d *differences) measurements(was, is *DatabaseSchema, url string) {
 	merge(was.Names, is.Names, func(a, b *string) int { return strings.Compare(*a, *b) }, func(a, b *string) {
 		switch {
 		case a == nil:
-			d.add("measurement %s.%s is new on %s", plain(was.Name), plain(*b), url)
+			if !d.foreseen(url, was.Name, *b) {
+				d.add("measurement %s.%s is new on %s", plain(was.Name), plain(*b), url)
+			}
 		case b == nil:
 			d.add("measurement %s.%s is gone from %s", plain(was.Name), plain(*a), url)
 		}

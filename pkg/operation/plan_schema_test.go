@@ -60,8 +60,43 @@ func TestASchemaTellsItsDifferences(t *testing.T) {
 				"measurement db.d is new on http://a; measurement db.e is new on http://a; and 2 more differences",
 		},
 	} {
-		require.Equal(t, c.want, c.was.Difference(c.now), name)
+		require.Equal(t, c.want, c.was.Difference(c.now, never), name)
 	}
+}
+
+// never foresees nothing.
+func never(string, string, string) bool { return false }
+
+// TestWhatClientsBringIsNoDifference: a new owner gets what the old one has from
+// clients who write to both, and nothing else.
+func TestWhatClientsBringIsNoDifference(t *testing.T) {
+	t.Parallel()
+	schema := func(at ...[]operation.DatabaseSchema) *operation.PlanSchema {
+		s := &operation.PlanSchema{Circles: []operation.CircleSchema{{Circle: 0, FormerRules: true}}}
+		for i, databases := range at {
+			s.Backends = append(s.Backends, operation.BackendSchema{URL: []string{"http://old", "http://new"}[i], Databases: databases})
+		}
+		return s
+	}
+	type list = []operation.DatabaseSchema
+	was := schema(list{database("db", true, "cpu", "mem")}, nil)
+	brings := func(url, database, measurement string) bool {
+		return url == "http://new" && database == "db" && measurement != "mem"
+	}
+	old := list{database("db", true, "cpu", "mem")}
+	for want, now := range map[string]*operation.PlanSchema{
+		"":                                    schema(old, list{database("db", true, "cpu")}),
+		"database db is new on http://new":    schema(old, list{database("db", true, "cpu", "mem")}),
+		"database other is new on http://new": schema(old, list{database("other", true, "cpu")}),
+		"measurement db.disk is new on http://old":   schema(list{database("db", true, "cpu", "disk", "mem")}, list{database("db", true, "cpu")}),
+		"measurement db.cpu is gone from http://old": schema(list{database("db", true, "mem")}, list{database("db", true, "cpu")}),
+	} {
+		require.Equal(t, want, was.Difference(now, brings))
+	}
+	was = schema(old, list{database("db", true)})
+	require.Empty(t, was.Difference(schema(old, list{database("db", true, "cpu")}), brings))
+	require.Equal(t, "measurement db.disk is new on http://new", was.Difference(schema(old, list{database("db", true, "cpu", "disk")}), brings),
+		"nobody has it whom it could be moved from")
 }
 
 // TestASchemaKnowsItself: whatever the names and their order, equal sets are equal and
@@ -76,6 +111,6 @@ func TestASchemaKnowsItself(t *testing.T) {
 		two := operation.PlanSchema{Backends: []operation.BackendSchema{{URL: "u", Databases: []operation.DatabaseSchema{database("db", true, slices.Clone(b)...)}}}}
 		slices.Sort(a)
 		slices.Sort(b)
-		require.Equal(t, slices.Equal(a, b), one.Difference(&two) == "")
+		require.Equal(t, slices.Equal(a, b), one.Difference(&two, never) == "")
 	})
 }

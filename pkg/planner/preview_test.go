@@ -283,6 +283,39 @@ func TestADryRunGoesOnWithoutABackend(t *testing.T) {
 	}
 }
 
+// TestWhatClientsBringIsApproved: in a transition they write to the new owner, too,
+// before the operation that was held does.
+func TestWhatClientsBringIsApproved(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	moves := r.owned(0, 1, "db", 3)
+	from, to := r.servers[0][0], r.servers[0][1]
+	for _, s := range r.servers[0] {
+		s.Exec("CREATE DATABASE db")
+	}
+	for _, m := range moves[:2] {
+		from.WriteLines("db", "", m+" v=1 1")
+	}
+	op := r.operation(operation.KindRebalance, `{"circle_id":0,"operation":"add"}`)
+	op.Hold = true
+	plan, _ := r.plan(op)
+	changed := func(writing bool) string {
+		at := r.at(op)
+		at.Circles[0].FormerRules = writing
+		plan.Schema.Circles[0].FormerRules = writing
+		difference, err := r.planner.Changed(t.Context(), op, at, &plan, &job{})
+		require.NoError(t, err)
+		return difference
+	}
+	to.WriteLines("db", "", moves[0]+" v=2 2")
+	require.Empty(t, changed(true))
+	require.Equal(t, "measurement db."+moves[0]+" is new on "+to.URL(), changed(false), "nobody is expected to write to both")
+	to.WriteLines("db", "", moves[2]+" v=2 2")
+	require.Equal(t, "measurement db."+moves[2]+" is new on "+to.URL(), changed(true))
+	from.WriteLines("db", "", moves[2]+" v=2 2")
+	require.NotEmpty(t, changed(true), "the plan does not have it")
+}
+
 // TestAnApprovalIsHeldAgainstTheSchema: new points and fields are none of its business,
 // new names are.
 func TestAnApprovalIsHeldAgainstTheSchema(t *testing.T) {

@@ -65,7 +65,12 @@ func (p *Planner) Changed(ctx context.Context, op *operation.Operation, at Layou
 		return "", err
 	}
 	now := schemaOf(at, r, sources, false)
-	return plan.Schema.Difference(&now), nil
+	// In a transition clients write to the new owners, too.
+	return plan.Schema.Difference(&now, func(url, database, measurement string) bool {
+		return slices.ContainsFunc(sources, func(s *survey) bool {
+			return s.url == url && r.owns(s, database, measurement) && r.circles[s.circle].FormerRules
+		})
+	}), nil
 }
 
 // schemaOf is what the sources have been found to have. bounded keeps no more names
