@@ -94,7 +94,7 @@ func (t *turn) noteIdle(ctx context.Context, running, waiting int, wanted string
 		t.idle, t.crew = time.Time{}, ""
 	case t.idle.IsZero():
 		t.idle = now
-	case t.idleFor() > t.leases.TTL():
+	case now.Sub(t.idle) > t.leases.TTL():
 		t.crew, err = t.workersAlive(ctx, wanted)
 	}
 	return err
@@ -140,14 +140,6 @@ func (t *turn) workersAlive(ctx context.Context, wanted string) (string, error) 
 	return fmt.Sprintf("%d workers are alive, %d of their %d slots are busy", workers, busy, slots), nil
 }
 
-// idleFor is how long tasks have been waiting while none was taken.
-func (t *turn) idleFor() time.Duration {
-	if t.idle.IsZero() {
-		return 0
-	}
-	return t.options.Now().Sub(t.idle)
-}
-
 // workers is how many tasks of one source may run at once; 0 means any number.
 func (t *turn) workers() (int, error) {
 	op := &t.record.Value
@@ -181,12 +173,8 @@ func (t *turn) liveTasks(ctx context.Context) (map[string]bool, error) {
 // idleWait says that no worker has taken a task for longer than a lease, which
 // is how long the work of a dead one lies idle; nil while one has.
 func (t *turn) idleWait() *operation.Wait {
-	if t.idleFor() <= t.leases.TTL() {
+	if t.crew == "" {
 		return nil
 	}
-	measured := "no worker has taken a task"
-	if t.crew != "" {
-		measured += ": " + t.crew
-	}
-	return &operation.Wait{Gate: "worker", Measured: measured, Limit: "one with a free slot", Since: t.idle.UTC()}
+	return &operation.Wait{Gate: "worker", Measured: "no worker has taken a task: " + t.crew, Limit: "one with a free slot", Since: t.idle.UTC()}
 }
