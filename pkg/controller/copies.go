@@ -230,6 +230,9 @@ func (t *turn) settle(ctx context.Context, unproven []mover.Settlement) error {
 			return errors.Join(err, t.release(ctx))
 		}
 		work, known := append(slices.Clone(pending), pairs...), len(held)
+		if hold {
+			work = heldApart(work, held)
+		}
 		for _, n := range notes {
 			held = with(held, serving.Measurement{Database: n.Database, RetentionPolicy: n.RetentionPolicy, Name: n.Measurement})
 		}
@@ -273,6 +276,37 @@ func (t *turn) alreadySettled(ctx context.Context) (done bool, err error) {
 		return v.State, nil
 	})
 	return done, err
+}
+
+// heldApart sets the slices apart whose writes are held: in those alone, what a source
+// lacks is brought to it.
+func heldApart(all []mover.Settlement, held []serving.Measurement) []mover.Settlement {
+	var out []mover.Settlement
+	for i := range all {
+		waits, passes := all[i], all[i]
+		waits.Held, waits.Slices, passes.Slices = true, nil, nil
+		for _, s := range all[i].Slices {
+			if isHeld(held, &s) {
+				waits.Slices = append(waits.Slices, s)
+			} else {
+				passes.Slices = append(passes.Slices, s)
+			}
+		}
+		for _, part := range []mover.Settlement{waits, passes} {
+			if len(part.Slices) > 0 {
+				out = append(out, part)
+			}
+		}
+	}
+	return out
+}
+
+// isHeld reports whether all writes of a slice wait while some measurements are held: of
+// any policy where none is named, which is how clients write to the default one.
+func isHeld(held []serving.Measurement, s *operation.Slice) bool {
+	return slices.ContainsFunc(held, func(m serving.Measurement) bool {
+		return m.Database == s.Database && m.Name == s.Measurement && (m.RetentionPolicy == "" || m.RetentionPolicy == s.RetentionPolicy)
+	})
 }
 
 // with adds a measurement to a list, once.
@@ -443,17 +477,26 @@ func (t *turn) settleAll(ctx context.Context, work []mover.Settlement, budget ti
 		done, err := t.options.Settler.Settle(bounded, &t.record.Value, work[i])
 		if err != nil {
 			if bounded.Err() != nil && ctx.Err() == nil {
-				return append(left, work[i:]...), "there was too much to compare in the time that writes may wait", nil
+				return append(left, passing(work[i:])...), "there was too much to compare in the time that writes may wait", nil
 			}
 			return nil, "", fmt.Errorf("comparing what was written meanwhile: %w", err)
 		}
 		if len(done.Left) > 0 {
 			rest := work[i]
-			rest.Slices = done.Left
+			rest.Slices, rest.Held = done.Left, false
 			left, example = append(left, rest), done.Example
 		}
 	}
 	return left, example, nil
+}
+
+// passing are settlements while no writes are held.
+func passing(all []mover.Settlement) []mover.Settlement {
+	all = slices.Clone(all)
+	for i := range all {
+		all[i].Held = false
+	}
+	return all
 }
 
 // errBacklog: writes have come to wait for a backend meanwhile. What was compared may

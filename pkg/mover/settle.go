@@ -21,6 +21,10 @@ type Settlement struct {
 	// Slices may reach over shard groups. An empty retention policy is the default
 	// one of the source.
 	Slices []operation.Slice
+	// Held says that clients' writes of the slices wait meanwhile. Without it nothing is
+	// brought to the source, whose values rule: a client may be writing what it lacks to
+	// both ends, and would find an older value over its own. What it lacks is left.
+	Held bool
 }
 
 // Settled is what became of a Settlement.
@@ -70,7 +74,7 @@ func (m *Mover) Settle(ctx context.Context, op *operation.Operation, s Settlemen
 		return done, err
 	}
 	for group := range chunksOfOnePolicy(cut, m.config.GroupSlices) {
-		if err := t.settleGroup(ctx, group, &done); err != nil {
+		if err := t.settleGroup(ctx, group, s.Held, &done); err != nil {
 			return done, err
 		}
 	}
@@ -186,11 +190,11 @@ func chunksOfOnePolicy(all []operation.Slice, n int) func(yield func([]operation
 }
 
 // settleGroup settles slices of one database and policy.
-func (t *transfer) settleGroup(ctx context.Context, group []operation.Slice, done *Settled) error {
-	diffs, err := t.mend(ctx, group, done)
+func (t *transfer) settleGroup(ctx context.Context, group []operation.Slice, held bool, done *Settled) error {
+	diffs, err := t.mend(ctx, group, held, done)
 	if errors.Is(err, errMixedExpiry) && len(group) > 1 {
 		for i := range group {
-			if err := t.settleGroup(ctx, group[i:i+1], done); err != nil {
+			if err := t.settleGroup(ctx, group[i:i+1], held, done); err != nil {
 				return err
 			}
 		}
@@ -229,8 +233,8 @@ func (t *transfer) differing(group []operation.Slice, diffs []difference) []oper
 	return out
 }
 
-// mend compares slices and writes what differs.
-func (t *transfer) mend(ctx context.Context, group []operation.Slice, done *Settled) ([]difference, error) {
+// mend compares slices and writes what differs; to the source only while writes are held.
+func (t *transfer) mend(ctx context.Context, group []operation.Slice, held bool, done *Settled) ([]difference, error) {
 	var diffs []difference
 	refused := func(int, int64) {} // retention takes it from the source as well
 	write := func(to *end, produce func(context.Context, *batcher) error) error {
@@ -255,7 +259,7 @@ func (t *transfer) mend(ctx context.Context, group []operation.Slice, done *Sett
 		return err
 	}
 	err := write(t.destination, func(ctx context.Context, out *batcher) error {
-		if !t.task.Mutual {
+		if !t.task.Mutual || !held {
 			return both(ctx, out, nil)
 		}
 		return write(t.source, func(ctx context.Context, back *batcher) error { return both(ctx, out, back) })

@@ -80,8 +80,17 @@ func TestSettleMakesWhatWasWrittenEqual(t *testing.T) {
 	two.RetentionPolicy = "two"
 	require.Equal(t, int64(1), s.settle(operation.Rule{Overrule: true}, two).Repaired)
 
-	mutual := s.settle(operation.Rule{Overrule: true, Mutual: true}, all)
+	both := operation.Rule{Overrule: true, Mutual: true}
+	mutual := s.settle(both, all)
+	require.Zero(t, mutual.Repaired, "a client may be writing it to both")
+	require.Len(t, mutual.Left, 1)
+	require.NotContains(t, strings.Join(dump(t, s.source.URL(), "db"), "\n"), fmt.Sprint(at[5]+1))
+	mutual, err := s.mover.Settle(t.Context(), &s.op, mover.Settlement{
+		Source: s.source.URL(), Destination: s.target.URL(), Rule: both, Slices: mutual.Left, Held: true,
+	})
+	require.NoError(t, err)
 	require.Equal(t, int64(1), mutual.Repaired)
+	require.Empty(t, mutual.Left)
 	require.Contains(t, strings.Join(dump(t, s.source.URL(), "db"), "\n"), fmt.Sprint(at[5]+1))
 }
 
