@@ -107,13 +107,15 @@ func TestRingctlSteersARebalance(t *testing.T) {
 	require.Equal(t, 1, code)
 	require.Contains(t, errs, "state_conflict")
 	s.says("ops resume "+id, id)
-	s.says("ops cancel "+id+" --wait", "cancelled")
+	code, out, errs := s.ringctl("ops", "cancel", id, "--wait")
+	require.Equal(t, 5, code, errs)
+	require.Contains(t, out, "cancelled")
 	watched := <-watching
 	require.Equal(t, 5, watched.code, "%s%s", watched.out, watched.err)
 	require.Contains(t, watched.out, "operation "+id+" cancelled")
 
 	s.reads.release()
-	out := s.says("ops retry "+id+" --watch", "operation "+id+" succeeded")
+	out = s.says("ops retry "+id+" --watch", "operation "+id+" succeeded")
 	require.Contains(t, out, "backends: ")
 	s.says("ops report "+id, "everything that was to be proven is proven")
 	s.says("ops get "+id, "succeeded", "EARLIER ATTEMPTS", "cancelled")

@@ -258,11 +258,7 @@ func (t *turn) settle(ctx context.Context, unproven []mover.Settlement) error {
 				break
 			}
 		}
-		for _, l := range left {
-			for _, s := range l.Slices {
-				held = with(held, serving.Measurement{Database: s.Database, RetentionPolicy: s.RetentionPolicy, Name: s.Measurement})
-			}
-		}
+		held = withSlicesOf(held, left)
 	}
 	return errors.Join(errNotSettled(example), t.release(ctx))
 }
@@ -315,6 +311,16 @@ func with(all []serving.Measurement, m serving.Measurement) []serving.Measuremen
 		return all
 	}
 	return append(all, m)
+}
+
+// withSlicesOf adds the measurements of what is left to be compared.
+func withSlicesOf(all []serving.Measurement, left []mover.Settlement) []serving.Measurement {
+	for _, l := range left {
+		for _, s := range l.Slices {
+			all = with(all, serving.Measurement{Database: s.Database, RetentionPolicy: s.RetentionPolicy, Name: s.Measurement})
+		}
+	}
+	return all
 }
 
 // noted returns the notes of some rounds, and what there is to compare for them.
