@@ -132,7 +132,8 @@ func TestPromisesOfTheBusOutliveKilledLeaders(t *testing.T) {
 		}
 	}()
 
-	for _, stream := range []string{events.StreamCommands, "KV_" + events.BucketTasks, events.StreamTasks} {
+	killed := []string{events.StreamCommands, "KV_" + events.BucketTasks, events.StreamTasks}
+	for _, stream := range killed {
 		killLeader(t, n, stream)
 		before := []int64{pairs.Load(), counted[0].Load(), appended.Load(), nudged.Load()}
 		require.True(t, waitFor(t, func() bool {
@@ -144,7 +145,13 @@ func TestPromisesOfTheBusOutliveKilledLeaders(t *testing.T) {
 	require.False(t, t.Failed())
 	e, err := bucket.Get(bounded(t), "counter")
 	require.NoError(t, err)
-	require.Equal(t, fmt.Sprint(counted[0].Load()+counted[1].Load()), string(e.Value))
+	counter, err := strconv.ParseInt(string(e.Value), 10, 64)
+	require.NoError(t, err)
+	sum := counted[0].Load() + counted[1].Load()
+	require.GreaterOrEqual(t, counter, sum, "what was acknowledged is there")
+	// Whose answer was lost with a leader, and who finds that somebody has written since,
+	// can't know of a count without a name that it was stored; see Bucket.Update.
+	require.LessOrEqual(t, counter, sum+int64(len(counted)*len(killed)))
 	q, err := b[0].Queue(bounded(t))
 	require.NoError(t, err)
 	require.True(t, waitFor(t, func() bool {

@@ -88,7 +88,9 @@ func (k *Bucket) Create(ctx context.Context, key string, value []byte) (uint64, 
 }
 
 // Update replaces the value of a key that has this revision and returns the
-// new one. It returns ErrConflict when the key has another revision or is gone.
+// new one. It returns ErrConflict when the key has another revision or is gone. Where the
+// answer was lost and others have written since, the value may have been the key's for a
+// while: whoever must know puts into it who has written it, as claims do.
 func (k *Bucket) Update(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
 	if revision == 0 {
 		return 0, fmt.Errorf("updating %s/%s: %w: no revision given", k.name, key, ErrConflict)
