@@ -88,7 +88,16 @@ func atRest(tasks taskSet) taskSet {
 }
 
 // readView reads the plan and the tasks of an operation, and adds them up.
-func (t *turn) readView(ctx context.Context) error {
+func (t *turn) readView(ctx context.Context) (err error) {
+	if err := t.readPlan(ctx); err != nil {
+		return err
+	}
+	t.view, err = t.newView(ctx)
+	return err
+}
+
+// readPlan reads the plan and the tasks of an operation.
+func (t *turn) readPlan(ctx context.Context) error {
 	plan, err := t.ledger.Plan(ctx, &t.record.Value)
 	if err != nil {
 		return err
@@ -97,10 +106,7 @@ func (t *turn) readView(ctx context.Context) error {
 		return err
 	}
 	t.plan = &plan
-	if t.tasks, err = t.readTasks(ctx); err != nil {
-		return err
-	}
-	t.view, err = t.newView(ctx)
+	t.tasks, err = t.readTasks(ctx)
 	return err
 }
 

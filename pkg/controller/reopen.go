@@ -16,15 +16,7 @@ func (t *turn) reopen(ctx context.Context) error {
 	if _, err := t.layout(ctx); err != nil { // does its epoch still hold?
 		return err
 	}
-	plan, err := t.ledger.Plan(ctx, op)
-	if err != nil {
-		return err
-	}
-	if err := checkPlan(&plan); err != nil {
-		return err
-	}
-	t.plan = &plan
-	if t.tasks, err = t.readTasks(ctx); err != nil {
+	if err := t.readPlan(ctx); err != nil {
 		return err
 	}
 	reopenTask := t.reopenTask
@@ -43,6 +35,7 @@ func (t *turn) reopen(ctx context.Context) error {
 	if op.Hold && op.Approval == nil {
 		to = operation.AwaitingApproval
 	}
+	var err error
 	if t.view, err = t.newView(ctx); err != nil {
 		return err
 	}
